@@ -1,0 +1,73 @@
+# Every target works from a fresh clone: what it needs is installed into .venv first.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+SEEDS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALLED := $(VENV)/.installed
+
+# Two threads suit models this small on any machine, and idle ones must not spin.
+export OMP_NUM_THREADS ?= 2
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart quickstart-ci install fmt check test test-all results wheel clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
+
+quickstart: $(INSTALLED)  ## train a small agent on BabyAI and write its report (SEEDS="1 2 3": one run each)
+	@if [ -z "$(SEEDS)" ]; then $(BIN)/agentrl train scripts/quickstart.yaml; \
+	else for seed in $(SEEDS); do $(BIN)/agentrl train scripts/quickstart.yaml run.seed=$$seed || exit 1; done; fi
+	@echo "numbers: runs/quickstart/summary.json"
+	@find runs/quickstart -name report.html | sort | sed 's/^/report:  /'
+
+quickstart-ci: $(INSTALLED)  ## the quickstart cut to two minutes: GRPO must beat its own warm start
+	$(BIN)/python scripts/quickstart_check.py
+
+install: $(INSTALLED)  ## create .venv with the exact versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "agentrl needs Python 3.11 or newer and found none on the PATH: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "agentrl needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@.ci/install-torch $(BIN)/python $(TORCH_INDEX)
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@if $(PIP) list --format=freeze | grep -iE '^(nvidia[-_]|torchvision=)'; then \
+		echo "these packages must not be in .venv: the CPU build of torch needs no nvidia-* package, and torchvision changes what transformers does; rm -rf $(VENV) and see .ci/install-torch"; exit 1; fi
+	@touch $@
+
+fmt: $(INSTALLED)  ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+check: $(INSTALLED)  ## lint, formatting, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy agentrl tests
+	$(BIN)/lint-imports
+
+test: $(INSTALLED)  ## the tests that need nothing special, under two minutes (PYTEST_ARGS=...)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: $(INSTALLED)  ## the slow ones as well
+	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 $(PYTEST_ARGS)
+
+results: export OMP_NUM_THREADS := 1
+results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
+	$(BIN)/python scripts/results.py
+
+wheel: $(INSTALLED)  ## build sdist and wheel into dist/ and try the wheel in an environment of its own
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	.ci/try-wheel $(BIN)/python dist/*.whl
+
+clean:  ## remove what can be made again (runs/ and .venv stay)
+	rm -rf build dist htmlcov .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

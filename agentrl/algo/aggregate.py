@@ -1,0 +1,48 @@
+"""Length normalisation: how much each token of a row weighs in the step's loss.
+
+A weight depends only on its trajectory's length and on counts of the whole step, so the summed loss
+does not depend on how the step was cut into micro-batches or ranks. "Sequence" means trajectory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+
+from agentrl.core.registry import register
+
+
+@register("aggregate", "token_mean")
+@dataclass(frozen=True, kw_only=True)
+class TokenMean:
+    """Every trained token of the step weighs the same (DAPO, arXiv 2503.14476, eq. 8)."""
+
+    def __call__(self, lengths_B: torch.Tensor, n_tokens: int, n_trajectories: int) -> torch.Tensor:
+        """`1 / n_tokens`."""
+        return torch.full_like(lengths_B, 1.0 / max(n_tokens, 1))
+
+
+@register("aggregate", "seq_mean_token_mean")
+@dataclass(frozen=True, kw_only=True)
+class SequenceMeanTokenMean:
+    """Every trajectory weighs the same, and so does every token in it (arXiv 2402.03300, eq. 3)."""
+
+    def __call__(self, lengths_B: torch.Tensor, n_tokens: int, n_trajectories: int) -> torch.Tensor:
+        """`1 / (length * n_trajectories)`."""
+        return 1.0 / (lengths_B.clamp(min=1.0) * max(n_trajectories, 1))
+
+
+@register("aggregate", "constant")
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """Token sums over a fixed length: no bias for length (Dr. GRPO, arXiv 2503.20783, sec. 3.3)."""
+
+    length: Annotated[int, Ge(1)] = 512
+    """What each trajectory's sum is divided by (tokens)."""
+
+    def __call__(self, lengths_B: torch.Tensor, n_tokens: int, n_trajectories: int) -> torch.Tensor:
+        """`1 / (length * n_trajectories)` with the configured length."""
+        return torch.full_like(lengths_B, 1.0 / (self.length * max(n_trajectories, 1)))

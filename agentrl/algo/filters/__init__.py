@@ -1,0 +1,1 @@
+"""Which completed groups are trained on, one file each."""

@@ -1,0 +1,59 @@
+"""The clipped surrogate of PPO, with its lower and upper clip apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Lt
+
+from agentrl.core.registry import register
+from agentrl.core.tensors import LossOut
+from agentrl.core.types import Sum
+
+
+@register("loss", "ppo_clip")
+@dataclass(frozen=True, kw_only=True)
+class PpoClip:
+    """`max(-A r, -A clip(r, 1 - low, 1 + high))`, `r = exp(logp - old_logp)` (Schulman et al. 2017,
+    arXiv 1707.06347, eq. 7).
+
+    `high > low` is DAPO's clip-higher (Yu et al. 2025, arXiv 2503.14476, eq. 10); `dual` bounds the
+    loss of tokens with A < 0 (Ye et al. 2020, arXiv 1912.09729, eq. 5).
+    """
+
+    low: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """Lower clip of the ratio (0..1)."""
+    high: Annotated[float, Gt(0)] = 0.2
+    """Upper clip of the ratio (> 0)."""
+    dual: Annotated[float, Gt(1)] | None = None
+    """Largest ratio that counts where A < 0 (> 1), or none."""
+
+    def __call__(
+        self,
+        logp: torch.Tensor,
+        old_logp: torch.Tensor,
+        advantages: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        trajectory_B: torch.Tensor,
+    ) -> LossOut:
+        """Per-token loss `[B,T]`, its clip fractions and the ratio's mean."""
+        log_ratio = (logp - old_logp).clamp(-20.0, 20.0)
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
+        loss = torch.maximum(-advantages * ratio, -advantages * clipped)
+        if self.dual is not None:
+            loss = torch.where(
+                advantages < 0, torch.minimum(loss, -advantages * self.dual), loss
+            )
+        count = float(mask.sum())
+        is_low = (ratio < 1.0 - self.low) & (advantages < 0) & mask
+        is_high = (ratio > 1.0 + self.high) & (advantages > 0) & mask
+        metrics = {
+            "loss/clip_low": Sum(float(is_low.sum()), count),
+            "loss/clip_high": Sum(float(is_high.sum()), count),
+            "loss/ratio": Sum(float((ratio.detach() * mask).sum()), count),
+        }
+        return LossOut(loss_BT=loss, metrics=metrics)

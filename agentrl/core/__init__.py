@@ -1,0 +1,1 @@
+"""Types, protocols, registry, config and errors: what every other package speaks in."""

@@ -1,0 +1,55 @@
+"""Errors that users meet: each says what was expected, what came, where, and what to do next."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AgentRLError(Exception):
+    """Root of every error that agentrl raises on purpose."""
+
+
+class ConfigError(AgentRLError, ValueError):
+    """A config, a command line or a part's settings cannot be used."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A part was asked for by a name that nobody registered."""
+
+    __str__ = Exception.__str__  # KeyError would print the message in quotes
+
+
+class MissingExtraError(AgentRLError, ImportError):
+    """An optional package is needed and absent."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'agentrl[{extra}]'")
+
+
+class EnvError(AgentRLError, RuntimeError):
+    """An environment raised, died or answered with something that is not an observation."""
+
+
+class DeadlineError(AgentRLError, TimeoutError):
+    """Something did not answer before its deadline."""
+
+
+class EngineError(AgentRLError, RuntimeError):
+    """The sampling engine failed or answered nonsense (NaN logprobs, say)."""
+
+
+class RewardError(AgentRLError, RuntimeError):
+    """A reward raised or answered with something that is not a score."""
+
+
+class DataError(AgentRLError, ValueError):
+    """Trajectories, rows or scores that contradict each other."""
+
+
+class TrainingError(AgentRLError, RuntimeError):
+    """Training cannot go on: non-finite loss, failed parity, nothing to learn from."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'lr'?"` for the nearest of `known`, or an empty string."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,428 @@
+"""The seams: what an environment, an engine, a reward, an estimator or a backend must offer.
+
+A part implements one of these protocols, is a dataclass whose fields are its settings, and is
+registered by name (`core/registry.py`). `Env` alone is a base class, because it is what users write.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+
+from agentrl.core.types import (
+    Action,
+    AdvantageOut,
+    Finish,
+    Fork,
+    Group,
+    Image,
+    Message,
+    Observation,
+    Score,
+    Scored,
+    Split,
+    Start,
+    Step,
+    Sum,
+    Task,
+    Trajectory,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from agentrl.core.tensors import Batch, LossOut, Scores
+    from agentrl.core.types import Row
+
+RunsIn = Literal["inline", "thread", "process"]
+
+ABILITIES = (
+    "snapshot",
+    "restore",
+    "state_key",
+    "expert_action",
+    "legal_actions",
+    "tools",
+    "check",
+)
+"""Optional methods of an `Env`; having the method is having the ability."""
+
+
+class Env(ABC):
+    """A multi-turn task, played one episode at a time and many in its life.
+
+    Subclasses are keyword-only dataclasses whose fields are YAML keys. `reset` and `step` may be
+    `async def`. A sync env says where it runs: `inline` (cheap and never blocks), `thread`, or
+    `process` (spawn-safe, can be killed). Optional abilities are methods that a subclass adds:
+
+    - `snapshot() -> object` and `restore(snapshot)`: in-memory save states;
+    - `state_key() -> str`: names the state, stable across processes;
+    - `expert_action() -> Action`: what a solver would do now;
+    - `legal_actions() -> list[Action]`: what makes sense now;
+    - `tools(task) -> list[dict]`: JSON schemas of callable tools;
+    - `check(goal: str) -> bool | None`: whether a named condition holds (None: cannot tell).
+    """
+
+    runs_in: ClassVar[RunsIn] = "thread"
+    timeout_s: ClassVar[float] = 30.0
+    actions: ClassVar[str] = "plain"
+    """The action format that fits this env unless the config names another."""
+
+    @abstractmethod
+    def tasks(self, split: Split) -> Sequence[Task]:
+        """The tasks of a split: lazy, seeded, disjoint between splits by initial state."""
+
+    @abstractmethod
+    def reset(self, task: Task) -> Observation | str | Awaitable[Observation | str]:
+        """Begin an episode; the same task always begins in the same state."""
+
+    @abstractmethod
+    def step(self, action: Action) -> Step | Awaitable[Step]:
+        """Act; raises `RuntimeError` after the end of the episode."""
+
+    def close(self) -> None:  # noqa: B027 - most envs hold nothing
+        """Give back whatever is open; may be called twice."""
+
+
+def abilities(env: Env) -> frozenset[str]:
+    """The optional methods that this env has."""
+    return frozenset(name for name in ABILITIES if callable(getattr(env, name, None)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one turn is sampled. Temperature only: logprobs are of the tempered distribution.
+
+    `seed` and the position of a token decide its random number, whatever else is in the batch.
+    """
+
+    temperature: float = 1.0
+    max_tokens: int = 32
+    stop_ids: frozenset[int] = frozenset()
+    seed: int = 0
+    greedy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine sampled: `ids[A]`, their tempered `logprobs[A]`, runs of (version, count)."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+    versions: tuple[tuple[int, int], ...] = ()
+
+
+class Policy(Protocol):
+    """The model that a run trains, as engines and backends see it."""
+
+    module: torch.nn.Module
+    folder: Path | None
+    """Where the weights came from; None for a model built from a config."""
+    context_length: int
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Samples tokens. The whole prompt comes with every call, and any call is valid without history;
+    `episode` and `group` are hints, never correctness."""
+
+    async def start(self, policy: Policy) -> None:
+        """Make ready to sample from `policy`."""
+
+    async def generate(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        episode: int,
+        group: int,
+        images: Sequence[Image] | None = None,
+    ) -> Completion:
+        """Sample until a stop id or `max_tokens`. Raises `EngineError`."""
+        ...
+
+    async def end(self, episode: int) -> None:
+        """The episode is over: free what was kept for it."""
+
+    async def load_weights(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
+        """Receive a push (empty tensors: the module is shared); later tokens carry `version`."""
+
+    async def probe(self, ids: Sequence[int]) -> list[float]:
+        """Untempered logprobs of `ids[1:]` given what precedes each, for the parity check."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything; may be called twice."""
+
+
+class Runner(Protocol):
+    """Runs an env's methods somewhere: in the event loop, in a thread, in a process."""
+
+    async def open(self, template: Env) -> EnvHandle:
+        """A fresh env with the template's settings."""
+        ...
+
+    async def call(
+        self, env: EnvHandle, verb: str, *args: object, timeout_s: float | None = None
+    ) -> object:
+        """Call a method. Raises `EnvError` if it raised or died, `DeadlineError` if it was late."""
+        ...
+
+    async def close(self, env: EnvHandle, *, is_broken: bool = False) -> None:
+        """Close the env; a broken one is abandoned or killed."""
+
+
+class EnvHandle(Protocol):
+    """An open env, as its runner knows it."""
+
+    template: Env
+
+
+class ActionFormat(Protocol):
+    """Between the model's message and the env's action."""
+
+    @property
+    def system(self) -> str:
+        """A system message that opens every episode; empty for none."""
+        ...
+
+    def parse(self, text: str) -> Action | None:
+        """The canonical action, or None if the message holds none. Never evaluates or raises."""
+        ...
+
+    def write(self, action: Action) -> str:
+        """The message that `parse` reads back as `action` (for demonstrations)."""
+        ...
+
+    def hint(self) -> str:
+        """What to tell a model whose message did not parse."""
+        ...
+
+
+class ContextPolicy(Protocol):
+    """Which messages the model is shown. Whatever rewrites history opens a new row."""
+
+    def __call__(self, messages: Sequence[Message]) -> list[Message]: ...
+
+
+class Renderer(Protocol):
+    """Messages to token ids, once, and only by appending where the template allows it."""
+
+    stop_ids: frozenset[int]
+
+    def prompt(self, messages: Sequence[Message], after: Sequence[int] = ()) -> tuple[int, ...]:
+        """Ids that end where the model's reply begins.
+
+        `after` is the row so far (last prompt and the sampled ids). The result begins with `after`
+        whenever the messages continue it; otherwise it is a fresh rendering, which opens a new row.
+        """
+        ...
+
+    def reply(self, text: str) -> tuple[int, ...]:
+        """The tokens of a written reply, end of turn included (demonstrations only)."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The reply that sampled ids say, without the end of turn."""
+        ...
+
+
+class Agent(Protocol):
+    """Whoever sits in the model's seat: an engine, the expert, a random player, a person."""
+
+    async def act(self, seat: Seat) -> Completion:
+        """Answer the prompt of `seat`."""
+        ...
+
+    async def end(self, episode: int) -> None:
+        """The episode is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """What an agent may look at when its turn comes."""
+
+    prompt_ids: tuple[int, ...]
+    messages: tuple[Message, ...]
+    images: tuple[Image, ...]
+    runner: Runner
+    env: EnvHandle
+    episode: int
+    group: int
+    turn: int
+    max_tokens: int
+    seed: int
+
+
+class Play(Protocol):
+    """What a strategy is handed: plays one episode, or scores a completed group."""
+
+    group_size: int
+
+    def start(self, task: Task) -> Start:
+        """Where the episodes of this task's group begin."""
+        ...
+
+    async def __call__(
+        self,
+        task: Task,
+        start: Start,
+        *,
+        group: int,
+        sibling: int,
+        fork: tuple[Trajectory, Fork] | None = None,
+    ) -> Trajectory:
+        """One episode; a failed one is returned as data."""
+        ...
+
+    async def score(self, group: Group) -> Group:
+        """The group with its rewards, given the moment it completes."""
+        ...
+
+
+class Strategy(Protocol):
+    """How the episodes of a step are spent."""
+
+    async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]: ...
+
+
+class StartSampler(Protocol):
+    """Where episodes begin: at a reset, or in an archived cell."""
+
+    def sample(self, task: Task, rng: Random) -> Start: ...
+
+
+class Reward(Protocol):
+    """Scores a finished trajectory; None means "cannot tell" (masked and counted).
+
+    A judge that compares siblings implements `score_group` as well and is then asked only that.
+    """
+
+    async def __call__(self, trajectory: Trajectory) -> Score | float | None: ...
+
+
+@runtime_checkable
+class GroupReward(Protocol):
+    """A reward that sees all valid siblings at once."""
+
+    async def score_group(
+        self, trajectories: Sequence[Trajectory]
+    ) -> Sequence[Score | float | None]: ...
+
+
+class Advantage(Protocol):
+    """Credit. `needs` names what the loop must compute: values, entropies, ref_logprobs."""
+
+    needs: ClassVar[frozenset[str]]
+
+    def __call__(self, scored: Scored) -> AdvantageOut: ...
+
+
+class Filter(Protocol):
+    """Which completed groups are trained on."""
+
+    def __call__(self, groups: Sequence[Group]) -> list[Group]: ...
+
+
+class Curriculum(Protocol):
+    """Which tasks come next; `state` survives a resume."""
+
+    def next(self, tasks: Sequence[Task], count: int, step: int, seed: int) -> list[Task]:
+        """`count` tasks for this step; the same arguments give the same tasks."""
+        ...
+
+
+class Loss(Protocol):
+    """The surrogate, per token. Aggregation, KL and mismatch are separate parts.
+
+    All tensors are `[B,T]`; `trajectory_B` tells which rows belong to one trajectory.
+    """
+
+    def __call__(
+        self,
+        logp: torch.Tensor,
+        old_logp: torch.Tensor,
+        advantages: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        trajectory_B: torch.Tensor,
+    ) -> LossOut: ...
+
+
+class Aggregate(Protocol):
+    """Length normalisation: the weight of each token of a row in the batch's loss."""
+
+    def __call__(self, lengths_B: torch.Tensor, n_tokens: int, n_trajectories: int) -> torch.Tensor:
+        """`[B]` weights; `lengths_B` counts the trained tokens of the row's whole trajectory, the
+        totals those of the whole step over all ranks."""
+        ...
+
+
+class Kl(Protocol):
+    """Per-token divergence from the reference, `[B,T]`, times its coefficient."""
+
+    beta: float
+
+    def __call__(self, logp: torch.Tensor, ref_logp: torch.Tensor) -> torch.Tensor: ...
+
+
+class Mismatch(Protocol):
+    """Weights `[B,T]`, detached, for tokens whose sampler was not the policy that is trained."""
+
+    def __call__(
+        self, old_logp: torch.Tensor, sampler_logp: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, Mapping[str, Sum]]: ...
+
+
+class Scorer(Protocol):
+    """Logprobs of rows under a module: ragged rows in, `Scores` in row order out, with gradient."""
+
+    def score(self, module: torch.nn.Module, rows: Sequence[Row]) -> Scores: ...
+
+
+class Parallel(Protocol):
+    """One training backend: who holds the weights and how gradients meet."""
+
+    def wrap(
+        self, module: torch.nn.Module, optimiser: torch.optim.Optimizer
+    ) -> torch.nn.Module: ...
+
+    def backward(self, loss_sum: torch.Tensor, *, is_last: bool) -> None:
+        """Accumulate the gradient of a loss that is already divided by global counts."""
+
+    def step(self, max_norm: float) -> float:
+        """Clip, check for NaN, update; returns the gradient norm. Raises `TrainingError`."""
+        ...
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums over all ranks."""
+        ...
+
+    def gather(self) -> Mapping[str, torch.Tensor]:
+        """Full weights under their canonical names."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Optimiser and sharded state."""
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote."""
+
+
+class Sink(Protocol):
+    """Where metrics and trajectories go."""
+
+    def open(self, folder: Path, name: str, total_steps: int) -> None: ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+
+    def close(self) -> None: ...

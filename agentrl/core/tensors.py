@@ -1,0 +1,55 @@
+"""The one torch module of core: what scorers return, what losses take, what a step trains on.
+
+Axes: `B` rows, `T` tokens. Column `t` of every tensor speaks of token `t` of the row; its logprob
+is that of `ids[t]` given `ids[:t]`, so column 0 is never trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from agentrl.core.types import Sum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a scorer says of rows, right-padded to `[B,T]`, in row order, with gradient.
+
+    `logp_BT` are tempered log-probabilities (0 off the mask) in float32, `entropy_BT` (nats,
+    detached) those of the tempered distributions, `value_BT` a critic's or None.
+    """
+
+    logp_BT: torch.Tensor
+    entropy_BT: torch.Tensor
+    value_BT: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOut:
+    """Per-token loss `[B,T]` (to be minimised) and what to log of it."""
+
+    loss_BT: torch.Tensor
+    metrics: Mapping[str, Sum] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of whole trajectories, right-padded. `n_tokens` and `n_trajectories` count the whole
+    step over all ranks, so that a batch may be cut anywhere between trajectories."""
+
+    ids_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    old_logprobs_BT: torch.Tensor | None
+    sampler_logprobs_BT: torch.Tensor
+    ref_logprobs_BT: torch.Tensor | None
+    advantages_BT: torch.Tensor
+    turn_BT: torch.Tensor
+    temperature_B: torch.Tensor
+    trajectory_B: torch.Tensor
+    group_B: torch.Tensor
+    lengths_B: torch.Tensor
+    n_tokens: int
+    n_trajectories: int

@@ -1,0 +1,1 @@
+"""Engines sample tokens; `policy.py` loads the model that they sample from."""

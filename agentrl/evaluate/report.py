@@ -1,0 +1,282 @@
+"""A run as one page: `report.html`, which opens from disk with no network and no server.
+
+This file gathers what the run folder holds; `report_episodes.py` chooses the episodes; the page
+itself is `report.html.tmpl` with `report.css` and `report.js`, which draws the data by
+`textContent` alone. Whatever the folder lacks is named in a sentence instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from agentrl.core.errors import DataError
+from agentrl.core.types import Json
+from agentrl.evaluate.report_episodes import choose_episodes, pack_episodes
+from agentrl.evaluate.statistics import EVALS_FILE, EvalResult, read_evals
+from agentrl.track.jsonl import METRICS_FILE, finite, read_metrics
+
+POINTS_PER_CURVE = 300
+CONFIG_LENGTH = 100_000
+TABLE_ORDER = ("random", "sft", "sft_double", "final", "expert")
+LINKED = ("config.yaml", METRICS_FILE, EVALS_FILE, "summary.json", "versions.json", "trajectories")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A chart: the metrics whose keys match, together in one frame."""
+
+    title: str
+    keys: tuple[str, ...]
+    """Patterns as in `fnmatch`."""
+    percent: bool = False
+    note: str = ""
+
+
+PANELS = (
+    Panel(title="Success", keys=("rollout/success",), percent=True),
+    Panel(title="Reward", keys=("rollout/reward",)),
+    Panel(
+        title="Groups without signal",
+        keys=("*/frac_zero_std_groups",),
+        percent=True,
+        note="all rewards equal",
+    ),
+    Panel(title="Entropy", keys=("loss/entropy",), note="nats per sampled token"),
+    Panel(title="KL", keys=("loss/kl",), note="nats per sampled token"),
+    Panel(title="Loss", keys=("loss/loss", "loss/total", "loss/policy")),
+    Panel(title="Gradient norm", keys=("*/grad_norm",), note="before clipping"),
+    Panel(title="Turns per episode", keys=("rollout/turns",)),
+    Panel(title="Tokens per episode", keys=("rollout/tokens",)),
+    Panel(title="Invalid turns", keys=("rollout/invalid*",), percent=True),
+    Panel(title="Seconds per step", keys=("time/*_s",)),
+    Panel(title="Tokens per second", keys=("time/tokens_per_s",)),
+)
+"""The charts shown at once; every other metric gets a chart under "all other metrics"."""
+
+
+def write_report(run_folder: Path) -> Path:
+    """Make `run_folder/report.html` from what the folder holds, and return its path.
+
+    Raises:
+        DataError: the folder does not exist, or one of its files cannot be read.
+    """
+    if not run_folder.is_dir():
+        raise DataError(f"{run_folder} is no folder: give the folder that `agentrl train` wrote")
+    path = run_folder / "report.html"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(_page(_gather(run_folder)), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def headline(evals: Sequence[EvalResult], method: str) -> str:
+    """What the run did to success, in one sentence that claims no more than its intervals."""
+    latest = latest_by_name(evals)
+    after = latest.get("final")
+    before = latest.get("sft") or next((e for e in evals if e.name == "step" and e.step == 0), None)
+    if after is None:
+        return "No final evaluation yet: this is a run in progress, or one that was stopped."
+    if after.counted == 0:
+        return f"All {after.episodes} episodes of the final evaluation broke: see its failures."
+    where = f"on {after.tasks} {'held-out ' if after.split != 'train' else ''}{after.split} tasks"
+    if before is None or before.split != after.split or before.counted == 0:
+        return f"{method} ended at {_share(after.success)} success ({_interval(after)}) {where}."
+    change = f"from {_share(before.success)} to {_share(after.success)} {where}"
+    if after.low > before.high:
+        return f"{method} raised sampled success {change}."
+    if after.high < before.low:
+        return f"{method} lowered sampled success {change}."
+    return f"{method} moved sampled success {change}; the 95 % intervals overlap."
+
+
+def latest_by_name(evals: Iterable[EvalResult]) -> dict[str, EvalResult]:
+    """The newest result of each name, evaluations during training (`step`) left out."""
+    return {result.name: result for result in evals if result.name != "step"}
+
+
+def curves(metrics: Sequence[Mapping[str, Json]]) -> dict[str, dict[str, list[float | None]]]:
+    """Metric -> its steps `x` and values `y` (None where it was not finite).
+
+    Curves longer than `POINTS_PER_CURVE` are means over equal stretches of steps.
+    """
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for line in metrics:
+        step = line.get("step")
+        for key, value in line.items():
+            if key in ("step", "seconds") or isinstance(value, str | bool | Sequence | Mapping):
+                continue
+            curve = found.setdefault(key, {"x": [], "y": []})
+            curve["x"].append(cast("float", step))
+            curve["y"].append(finite(value))
+    return {key: _thin(curve) for key, curve in found.items()}
+
+
+def panels(keys: Iterable[str]) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]:
+    """The charts to show at once, and those of every other key."""
+    left = list(keys)
+    shown: list[dict[str, Json]] = []
+    for panel in PANELS:
+        matched = [key for key in left if any(fnmatch(key, pattern) for pattern in panel.keys)]
+        matched = [key for key in matched if not key.startswith("sft/")]
+        if panel.title == "Seconds per step":
+            matched = [key for key in matched if not key.endswith("per_s")]
+        if not matched:
+            continue
+        left = [key for key in left if key not in matched]
+        about = {"title": panel.title, "percent": panel.percent, "note": panel.note}
+        shown.append({**about, "keys": matched})
+    others: list[dict[str, Json]] = [
+        {"title": key, "percent": False, "note": "", "keys": [key]} for key in sorted(left)
+    ]
+    return shown, others
+
+
+def _gather(folder: Path) -> dict[str, Json]:
+    """All that the page shows, as JSON."""
+    config_text, config = _config(folder / "config.yaml")
+    evals = read_evals(folder)
+    found = curves(read_metrics(folder))
+    shown, others = panels(found)
+    latest = latest_by_name(evals)
+    ordered = [name for name in TABLE_ORDER if name in latest]
+    ordered += [name for name in latest if name not in TABLE_ORDER]
+    name = _at(config, "run", "name")
+    data: dict[str, Json] = {
+        "name": name if isinstance(name, str) else folder.resolve().name,
+        "method": _method(config),
+        "headline": headline(evals, _method(config)),
+        "facts": _facts(config, found),
+        "links": [link for link in LINKED if (folder / link).exists()],
+        "curves": cast("Json", found),
+        "panels": shown,
+        "other_panels": others,
+        "evals": [latest[name].to_json() for name in ordered],
+        "dev_evals": [result.to_json() for result in evals if result.name == "step"],
+        "config": config_text,
+        "versions": _json_file(folder / "versions.json"),
+        "summary": _json_file(folder / "summary.json"),
+    }
+    return data | pack_episodes(choose_episodes(folder))
+
+
+def _config(path: Path) -> tuple[str, Json]:
+    if not path.exists():
+        return "", None
+    text = path.read_text(encoding="utf-8")
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is not YAML: {error}") from error
+    return text[:CONFIG_LENGTH], parsed
+
+
+def _json_file(path: Path) -> Json:
+    if not path.exists():
+        return None
+    try:
+        return cast("Json", json.loads(path.read_text(encoding="utf-8"), parse_constant=str))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def _at(config: Json, *keys: str) -> Json:
+    for key in keys:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _part(config: Json, slot: str) -> str:
+    """The name of the part in a slot, `none` or `grpo` or `{name: grpo, ...}`; empty if unknown."""
+    value = _at(config, slot)
+    name = _at(value, "name") if isinstance(value, Mapping) else value
+    return name if isinstance(name, str) else ""
+
+
+def _method(config: Json) -> str:
+    name = _part(config, "advantage")
+    return (name.upper() if len(name) <= 5 else name) or "Training"
+
+
+def _facts(config: Json, found: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[Json]:
+    """Pairs for the line under the headline: what is known, in the order of interest."""
+    steps = [int(x) for curve in found.values() for x in curve["x"][-1:] if x is not None]
+    level, seed, model = (
+        _at(config, *keys) for keys in (("env", "level"), ("run", "seed"), ("model",))
+    )
+    facts = {
+        "environment": " ".join(
+            part for part in (_part(config, "env"), level) if isinstance(part, str) and part
+        ),
+        "model": model if isinstance(model, str) else "built from the config" if model else "",
+        "advantage": _part(config, "advantage"),
+        "loss": _part(config, "loss"),
+        "steps": str(max(steps)) if steps else "",
+        "seed": "" if seed is None else str(seed),
+    }
+    return [[key, value] for key, value in facts.items() if value]
+
+
+def _thin(curve: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+    x, y = curve["x"], curve["y"]
+    stride = math.ceil(len(x) / POINTS_PER_CURVE)
+    thin: dict[str, list[float | None]] = {"x": [], "y": []}
+    for start in range(0, len(x), stride):
+        known = [value for value in y[start : start + stride] if value is not None]
+        mean = math.fsum(known) / len(known) if known else None
+        thin["x"].append(x[start : start + stride][-1])
+        thin["y"].append(None if mean is None else float(f"{mean:.5g}"))
+    return thin
+
+
+def _share(success: float) -> str:
+    return f"{100 * success:.0f} %"
+
+
+def _interval(result: EvalResult) -> str:
+    return f"95 % interval {_share(result.low)} to {_share(result.high)}"
+
+
+def _page(data: Mapping[str, Json]) -> str:
+    """The template with style, script and data in it; only that script may run."""
+    here = files("agentrl.evaluate")
+    style, script, template = (
+        here.joinpath(name).read_text(encoding="utf-8")
+        for name in ("report.css", "report.js", "report.html.tmpl")
+    )
+    values = {
+        "TITLE": html.escape(f"{data['name']} - agentrl report"),
+        "NAME": html.escape(str(data["name"])),
+        "HEADLINE": html.escape(str(data["headline"]).replace(" %", "\N{NO-BREAK SPACE}%")),
+        "STYLE": style,
+        "STYLE_HASH": _csp_hash(style),
+        "SCRIPT": script,
+        "SCRIPT_HASH": _csp_hash(script),
+        "DATA": _embed(data),
+    }
+    return re.sub(r"@@([A-Z_]+)@@", lambda match: values[match[1]], template)
+
+
+def _csp_hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _embed(data: Mapping[str, Json]) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text

@@ -1,0 +1,208 @@
+"""Plays tasks with an agent and counts; evaluates checkpoints, random players and experts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agentrl.core import registry
+from agentrl.core.config import Config, load_config
+from agentrl.core.errors import ConfigError
+from agentrl.core.protocols import ActionFormat, Agent, Renderer, abilities
+from agentrl.core.types import Group, Split, Task
+from agentrl.engines.policy import LoadedPolicy, load_policy
+from agentrl.evaluate.statistics import EvalResult, summarise
+from agentrl.rollout.agents import EngineAgent, ExpertAgent, RandomAgent
+from agentrl.rollout.corpus import corpus
+from agentrl.rollout.episode import Rules, Table
+from agentrl.rollout.lockstep import Lockstep
+from agentrl.rollout.runners import runner_for
+from agentrl.rollout.worker import Worker
+from agentrl.text.renderer import build_renderer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Everything that plays: the policy, how its messages become tokens, and the worker."""
+
+    config: Config
+    policy: LoadedPolicy
+    renderer: Renderer
+    worker: Worker
+
+    @property
+    def actions(self) -> ActionFormat:
+        """The action format in use."""
+        return self.worker.table.actions
+
+    def engine_agent(self) -> EngineAgent:
+        """The policy in its seat, sampled at the training temperature."""
+        return EngineAgent(
+            engine=self.config.engine,
+            renderer=self.renderer,
+            temperature=self.config.sampling.temperature,
+            timeout_s=self.config.rollout.engine_timeout_s,
+            lockstep=Lockstep() if self.config.run.deterministic else None,
+        )
+
+    def expert(self) -> ExpertAgent:
+        """The env's expert."""
+        return ExpertAgent(renderer=self.renderer, actions=self.actions)
+
+    def random(self) -> RandomAgent:
+        """A random player."""
+        return RandomAgent(renderer=self.renderer, actions=self.actions)
+
+
+async def build_stage(config: Config) -> Stage:
+    """Load the policy and make ready to play. Raises `ConfigError` for what cannot be had."""
+    actions = config.actions or registry.find("actions", config.env.actions)()
+    runner = runner_for(config.env, config.rollout.runner)
+    texts: list[str] = []
+    if not isinstance(config.model, str):
+        tasks = first_tasks(config.env.tasks("train"), config.tokenizer.texts)
+        texts = await corpus(
+            config.env,
+            runner,
+            actions,
+            tasks,
+            max_turns=config.rollout.max_turns,
+            seed=config.run.seed,
+        )
+    policy = load_policy(
+        config.model,
+        seed=config.run.seed,
+        device=config.run.device,
+        texts=lambda: texts,
+        vocabulary=config.tokenizer.vocabulary,
+    )
+    renderer = build_renderer(config.renderer, policy.tokenizer, policy.stop_ids)
+    limit = config.rollout.max_context or policy.context_length
+    rules = Rules(
+        max_turns=config.rollout.max_turns,
+        max_tokens=config.sampling.max_tokens,
+        max_context=min(limit, policy.context_length),
+        deadline_s=config.rollout.deadline_s,
+        env_timeout_s=config.rollout.env_timeout_s,
+        on_invalid=config.rollout.on_invalid,
+    )
+    worker = Worker(
+        env=config.env,
+        runner=runner,
+        table=Table(renderer=renderer, context=config.context, actions=actions, rules=rules),
+        reward=config.reward,
+        strategy=config.strategy,
+        seed=config.run.seed,
+        in_flight=config.rollout.in_flight,
+    )
+    return Stage(config=config, policy=policy, renderer=renderer, worker=worker)
+
+
+def first_tasks(tasks: Sequence[Task], count: int) -> list[Task]:
+    """The first `count` tasks, or all if there are fewer."""
+    return [tasks[i] for i in range(min(count, len(tasks)))]
+
+
+async def evaluate(
+    stage: Stage,
+    agent: Agent,
+    *,
+    name: str,
+    split: Split,
+    tasks: int,
+    samples: int = 1,
+    step: int = 0,
+) -> tuple[EvalResult, list[Group]]:
+    """Play the first tasks of a split, each `samples` times.
+
+    Raises:
+        ConfigError: the split has fewer tasks than were asked for.
+    """
+    found = stage.config.env.tasks(split)
+    if len(found) < tasks:
+        raise ConfigError(
+            f"asked for {tasks} tasks of split {split!r}, and the env has {len(found)}: lower "
+            "eval.tasks or eval.final_tasks, or raise the env's own number of tasks"
+        )
+    began = time.perf_counter()
+    groups = await stage.worker.collect(
+        first_tasks(found, tasks), agent=agent, group_size=samples, label=f"eval/{name}", step=step
+    )
+    seconds = time.perf_counter() - began
+    return summarise(name, groups, step=step, split=split, seconds=seconds), groups
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    *,
+    overrides: Sequence[str],
+    env: str | None,
+    split: Split,
+    tasks: int,
+    samples: int,
+    out: Path | None,
+) -> list[EvalResult]:
+    """`agentrl eval`: the checkpoint, with the random floor and the expert's ceiling beside it.
+
+    The run's own `config.yaml` says how episodes are played; `env` and `overrides` change it.
+
+    Raises:
+        ConfigError: there is no checkpoint, or its config cannot be used.
+    """
+    folder = resolve_checkpoint(checkpoint)
+    written = next((p / "config.yaml" for p in folder.parents if (p / "config.yaml").exists()), None)
+    changes = [f"env={env}"] if env else []
+    config = load_config(written, [*changes, *overrides])
+    config = replace(config, model=str(folder), lora=None)
+
+    async def play() -> list[EvalResult]:
+        stage = await build_stage(config)
+        await config.engine.start(stage.policy)
+        seats: dict[str, Agent] = {"checkpoint": stage.engine_agent()}
+        if "legal_actions" in abilities(config.env):
+            seats["random"] = stage.random()
+        if "expert_action" in abilities(config.env):
+            seats["expert"] = stage.expert()
+        try:
+            return [
+                (
+                    await evaluate(
+                        stage, agent, name=name, split=split, tasks=tasks, samples=samples
+                    )
+                )[0]
+                for name, agent in seats.items()
+            ]
+        finally:
+            await stage.worker.close()
+            await config.engine.close()
+
+    results = asyncio.run(play())
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps([result.to_json() for result in results], indent=1))
+    return results
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The folder with weights that a path means: itself, or a run's best or last checkpoint.
+
+    Raises:
+        ConfigError: there is no complete checkpoint there.
+    """
+    if (path / "config.json").exists():
+        return path
+    whole = sorted(p.parent for p in (path / "checkpoints").glob("step-*/manifest.json"))
+    note = path / "checkpoints" / "best.json"
+    if note.exists():
+        best = path / "checkpoints" / f"step-{json.loads(note.read_text())['step']:06d}"
+        whole = [*whole, best] if (best / "manifest.json").exists() else whole
+    if not whole:
+        raise ConfigError(
+            f"no checkpoint in {path}: expected a folder with config.json, or a run folder with "
+            "checkpoints/step-N"
+        )
+    return whole[-1]

@@ -1,0 +1,1 @@
+"""Episodes, groups and the worker that keeps many of them in flight."""

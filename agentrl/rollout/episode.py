@@ -1,0 +1,306 @@
+"""One episode, turn by turn: where a message becomes tokens, tokens an action, an action a reward.
+
+Whatever breaks (env, engine) ends in a `Failure` with the boundary that broke; the caller gets a
+trajectory in every case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agentrl.core.errors import DeadlineError, EngineError, EnvError
+from agentrl.core.protocols import (
+    ActionFormat,
+    Agent,
+    Completion,
+    ContextPolicy,
+    EnvHandle,
+    Renderer,
+    Runner,
+    Seat,
+    abilities,
+)
+from agentrl.core.seeds import derive_seed
+from agentrl.core.types import (
+    Failure,
+    Fork,
+    Image,
+    Message,
+    Observation,
+    Start,
+    Step,
+    Stop,
+    Task,
+    Trajectory,
+    Turn,
+)
+from agentrl.rollout.fold import continues
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The limits of an episode (config section `rollout`)."""
+
+    max_turns: int
+    max_tokens: int
+    """Sampled tokens of one turn at most."""
+    max_context: int
+    """Tokens of prompt and reply at most; a longer prompt ends the episode (MAX_TOKENS)."""
+    deadline_s: float = 120.0
+    env_timeout_s: float | None = None
+    on_invalid: Literal["tell", "pass", "end"] = "tell"
+    state_keys: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What an episode is played with: the parts that turn messages into tokens and back."""
+
+    renderer: Renderer
+    context: ContextPolicy
+    actions: ActionFormat
+    rules: Rules
+
+
+@dataclass(kw_only=True)
+class Episode:
+    """The state of one episode while it is played; `play` runs it to its end."""
+
+    task: Task
+    table: Table
+    agent: Agent
+    runner: Runner
+    env: EnvHandle
+    number: int
+    group: int
+    seed: int
+    start: Start = field(default_factory=Start)
+    fork: tuple[Trajectory, Fork] | None = None
+    """For a branch: its parent and where it leaves it. The env is brought there by replay."""
+
+    messages: list[Message] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    pixels: dict[str, Image] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    success: bool | None = None
+    env_seconds: float = 0.0
+    waiting_for: Literal["env", "engine"] = "env"
+
+    async def play(self) -> Trajectory:
+        """Play to the end. Never raises for a fault of the env or the engine."""
+        began = time.perf_counter()
+        failure: Failure | None = None
+        try:
+            async with asyncio.timeout(self.table.rules.deadline_s):
+                await self._reset()
+                stop = await self._turns()
+        except (EnvError, EngineError) as error:
+            stop = Stop.ERROR
+            failure = Failure(where="env" if isinstance(error, EnvError) else "engine", error=str(error))
+        except DeadlineError as error:
+            stop = Stop.TIMEOUT
+            failure = Failure(where=self.waiting_for, error=str(error))
+        except TimeoutError:
+            stop = Stop.TIMEOUT
+            limit = self.table.rules.deadline_s
+            failure = Failure(
+                where=self.waiting_for,
+                error=f"the episode passed its deadline of {limit:g} s (rollout.deadline_s) "
+                f"while waiting for the {self.waiting_for}",
+            )
+        return Trajectory(
+            task=self.task,
+            start=self.start,
+            parent=self.fork[1] if self.fork else None,
+            turns=tuple(self.turns),
+            stop=stop,
+            success=None if failure else bool(self.success),
+            failure=failure,
+            seconds=time.perf_counter() - began,
+            env_seconds=self.env_seconds,
+            metrics=self.metrics,
+            pixels=self.pixels,
+        )
+
+    async def _reset(self) -> None:
+        observation = as_observation(await self._call("reset", self.task))
+        for action in self.start.actions:
+            step = as_step(await self._call("step", action))
+            if step.terminated or step.truncated:
+                raise EnvError(
+                    f"the start of task {self.task.id} ends the episode: its actions no longer "
+                    "lead to the cell that was archived"
+                )
+            observation = as_observation(step.observation)
+        if self.table.actions.system:
+            self.messages.append(Message(role="system", text=self.table.actions.system))
+        self._hear(observation)
+        if self.fork is not None:
+            parent, fork = self.fork
+            for turn in parent.turns[: fork.turn]:
+                await self._replay(turn)
+
+    async def _replay(self, turn: Turn) -> None:
+        """Take an inherited turn again: the env must answer as it answered the parent."""
+        text = self.table.renderer.text(turn.action_ids)
+        self.messages.append(Message(role="assistant", text=text, ids=turn.action_ids))
+        step = Step(observation=self.table.actions.hint())
+        if turn.action is not None:
+            step = as_step(await self._call("step", turn.action))
+        if float(step.reward) != turn.reward or step.terminated or step.truncated:
+            raise EnvError(
+                f"replaying turn {len(self.turns)} of task {self.task.id} gave another answer than "
+                "its parent got: the env is not deterministic, so it cannot be branched by replay"
+            )
+        self.turns.append(turn)
+        self._note(step)
+        self._hear(as_observation(step.observation))
+
+    async def _turns(self) -> Stop:
+        rules = self.table.rules
+        while len(self.turns) < rules.max_turns:
+            last = self.turns[-1] if self.turns else None
+            after = last.prompt_ids + last.action_ids if last else ()
+            prompt_ids = self.table.renderer.prompt(self.table.context(self.messages), after)
+            room = rules.max_context - len(prompt_ids)
+            if room < 1:
+                if last is None:
+                    self.metrics["prompt_too_long"] = 1.0
+                return Stop.MAX_TOKENS
+            is_same_row = continues(last, prompt_ids)
+            row = (0 if last is None else last.row) + (not is_same_row and last is not None)
+            key = await self._state_key()
+            completion = await self._act(prompt_ids, min(rules.max_tokens, room))
+            stop = await self._answer(prompt_ids, completion, row, key)
+            if stop is not None:
+                return stop
+        return Stop.MAX_TURNS
+
+    async def _act(self, prompt_ids: tuple[int, ...], max_tokens: int) -> Completion:
+        self.waiting_for = "engine"
+        completion = await self.agent.act(
+            Seat(
+                prompt_ids=prompt_ids,
+                messages=tuple(self.messages),
+                images=tuple(self.pixels.values()),
+                runner=self.runner,
+                env=self.env,
+                episode=self.number,
+                group=self.group,
+                turn=len(self.turns),
+                max_tokens=max_tokens,
+                seed=derive_seed(self.seed, len(self.turns)),
+            )
+        )
+        if not completion.ids:
+            raise EngineError("the engine answered without a single token")
+        if len(completion.logprobs) != len(completion.ids):
+            raise EngineError(
+                f"the engine answered {len(completion.ids)} tokens but "
+                f"{len(completion.logprobs)} logprobs"
+            )
+        if not all(math.isfinite(logprob) for logprob in completion.logprobs):
+            raise EngineError("the engine answered logprobs that are not finite")
+        return completion
+
+    async def _answer(
+        self, prompt_ids: tuple[int, ...], completion: Completion, row: int, key: str | None
+    ) -> Stop | None:
+        """Parse the reply, step the env, record the turn; a stop if the episode is over."""
+        rules = self.table.rules
+        text = self.table.renderer.text(completion.ids)
+        images = tuple(image.hash for image in self.messages[-1].images)
+        self.messages.append(Message(role="assistant", text=text, ids=completion.ids))
+        action = self.table.actions.parse(text)
+        is_invalid = action is None
+        if action is None and rules.on_invalid == "pass":
+            action = text
+        if action is not None:
+            step = as_step(await self._call("step", action))
+        else:
+            step = Step(observation=self.table.actions.hint())
+        is_invalid = is_invalid or bool(step.info.get("invalid_action", False))
+        self.turns.append(
+            Turn(
+                prompt_ids=prompt_ids,
+                action_ids=completion.ids,
+                sampler_logprobs=completion.logprobs,
+                versions=completion.versions,
+                row=row,
+                reward=float(step.reward),
+                state_key=key,
+                images=images,
+                action=action,
+                invalid=is_invalid,
+                finish=completion.finish,
+            )
+        )
+        self._note(step)
+        if is_invalid and rules.on_invalid == "end":
+            self.success = False
+            return Stop.BAD_ACTION
+        if step.terminated and self.success is None:
+            raise EnvError(
+                f"env {type(self.env.template).__name__} ended task {self.task.id} without "
+                "info['success'], which a terminal step must set"
+            )
+        if step.terminated:
+            return Stop.DONE
+        if step.truncated:
+            return Stop.MAX_TURNS
+        self._hear(as_observation(step.observation))
+        return None
+
+    def _note(self, step: Step) -> None:
+        success = step.info.get("success")
+        if success is not None:
+            self.success = bool(success)
+        metrics = step.info.get("metrics")
+        if isinstance(metrics, dict):
+            self.metrics.update(metrics)
+
+    def _hear(self, observation: Observation) -> None:
+        for image in observation.images:
+            self.pixels[image.hash] = image
+        if observation.messages is not None:
+            self.messages.extend(observation.messages)
+        else:
+            self.messages.append(
+                Message(role="user", text=observation.text, images=observation.images)
+            )
+
+    async def _state_key(self) -> str | None:
+        if not self.table.rules.state_keys or "state_key" not in abilities(self.env.template):
+            return None
+        return str(await self._call("state_key"))
+
+    async def _call(self, verb: str, *args: object) -> object:
+        self.waiting_for = "env"
+        began = time.perf_counter()
+        timeout_s = self.table.rules.env_timeout_s or self.env.template.timeout_s
+        try:
+            return await self.runner.call(self.env, verb, *args, timeout_s=timeout_s)
+        finally:
+            self.env_seconds += time.perf_counter() - began
+
+
+def as_observation(value: object) -> Observation:
+    """The observation that an env returned, a bare string included. Raises `EnvError`."""
+    if isinstance(value, str):
+        return Observation(value)
+    if isinstance(value, Observation):
+        return value
+    raise EnvError(f"expected an Observation or a str from the env, got {value!r:.200}")
+
+
+def as_step(value: object) -> Step:
+    """The step that an env returned. Raises `EnvError`."""
+    if not isinstance(value, Step):
+        raise EnvError(f"expected a Step from the env's step(), got {value!r:.200}")
+    if not isinstance(value.reward, int | float):
+        raise EnvError(f"expected a number as Step.reward, got {value.reward!r:.200}")
+    return value

@@ -1,0 +1,1 @@
+"""How the episodes of a step are spent: one file per strategy."""

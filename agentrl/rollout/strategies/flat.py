@@ -1,0 +1,36 @@
+"""The plain strategy: every task gets one group of independent episodes from the same start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentrl.core.protocols import Play
+from agentrl.core.registry import register
+from agentrl.core.types import Group, Task
+
+
+@register("strategy", "flat")
+@dataclass(frozen=True, kw_only=True)
+class Flat:
+    """`group_size` independent episodes of each task, all in flight together."""
+
+    async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]:
+        """One scored group per task, in the order of the tasks."""
+        async with asyncio.TaskGroup() as running:
+            groups = [
+                running.create_task(self._group(task, index, play))
+                for index, task in enumerate(tasks)
+            ]
+        return [group.result() for group in groups]
+
+    async def _group(self, task: Task, index: int, play: Play) -> Group:
+        start = play.start(task)
+        async with asyncio.TaskGroup() as running:
+            siblings = [
+                running.create_task(play(task, start, group=index, sibling=sibling))
+                for sibling in range(play.group_size)
+            ]
+        trajectories = tuple(sibling.result() for sibling in siblings)
+        return await play.score(Group(task=task, start=start, trajectories=trajectories))

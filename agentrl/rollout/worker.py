@@ -1,0 +1,137 @@
+"""The worker keeps episodes in flight: it lends them envs and seats, and scores their groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from agentrl.core.errors import DeadlineError, EnvError
+from agentrl.core.protocols import Agent, Env, Reward, Runner, StartSampler, Strategy
+from agentrl.core.seeds import derive_seed
+from agentrl.core.types import Failure, Fork, Group, Start, Stop, Task, Trajectory
+from agentrl.rollout.agents import EngineAgent
+from agentrl.rollout.episode import Episode, Table
+from agentrl.rollout.group import score_group
+from agentrl.rollout.runners import EnvPool
+
+SIBLINGS = 1_000
+"""Episode numbers: group * SIBLINGS + sibling, so that number order is group order."""
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """Plays tasks with an agent, as a strategy says; owns the pool of open envs."""
+
+    env: Env
+    runner: Runner
+    table: Table
+    reward: Reward
+    strategy: Strategy
+    seed: int
+    in_flight: int = 0
+    """Most episodes at once; 0 for all."""
+    reward_timeout_s: float = 120.0
+    starts: StartSampler | None = None
+    pool: EnvPool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pool = EnvPool(self.runner, self.env)
+
+    async def collect(
+        self, tasks: Sequence[Task], *, agent: Agent, group_size: int, label: str, step: int = 0
+    ) -> list[Group]:
+        """Scored groups of every task. `label` and `step` decide the seeds of the episodes."""
+        play = _Playing(
+            worker=self,
+            agent=agent,
+            group_size=group_size,
+            seed=derive_seed(self.seed, label, step),
+            slots=asyncio.Semaphore(self.in_flight or len(tasks) * group_size + 1),
+        )
+        return await self.strategy.collect(tasks, play)
+
+    async def close(self) -> None:
+        """Close every env."""
+        await self.pool.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Playing:
+    """What a strategy is handed for one `collect` (`core.protocols.Play`)."""
+
+    worker: Worker
+    agent: Agent
+    group_size: int
+    seed: int
+    slots: asyncio.Semaphore
+
+    def start(self, task: Task) -> Start:
+        """A reset, unless the run owns a start sampler."""
+        if self.worker.starts is None:
+            return Start()
+        return self.worker.starts.sample(task, Random(derive_seed(self.seed, "start", task.id)))
+
+    async def __call__(
+        self,
+        task: Task,
+        start: Start,
+        *,
+        group: int,
+        sibling: int,
+        fork: tuple[Trajectory, Fork] | None = None,
+    ) -> Trajectory:
+        """One episode on a lent env; an env that broke is not lent again."""
+        number = group * SIBLINGS + sibling
+        lockstep = self.agent.lockstep if isinstance(self.agent, EngineAgent) else None
+        async with self.slots:
+            if lockstep is not None:
+                lockstep.enter(number)
+                await asyncio.sleep(0)  # let every sibling enter before the first one asks
+            try:
+                return await self._play(task, start, group, number, fork)
+            finally:
+                if lockstep is not None:
+                    lockstep.leave(number)
+                await self.agent.end(number)
+
+    async def _play(
+        self,
+        task: Task,
+        start: Start,
+        group: int,
+        number: int,
+        fork: tuple[Trajectory, Fork] | None,
+    ) -> Trajectory:
+        pool = self.worker.pool
+        is_broken = True
+        try:
+            env = await pool.acquire()
+        except (EnvError, DeadlineError) as error:
+            stop = Stop.TIMEOUT if isinstance(error, DeadlineError) else Stop.ERROR
+            failure = Failure(where="env", error=str(error))
+            return Trajectory(task=task, start=start, turns=(), stop=stop, failure=failure)
+        try:
+            trajectory = await Episode(
+                task=task,
+                start=start,
+                fork=fork,
+                table=self.worker.table,
+                agent=self.agent,
+                runner=self.worker.runner,
+                env=env,
+                number=number,
+                group=group,
+                seed=derive_seed(self.seed, number),
+            ).play()
+            is_broken = trajectory.failure is not None and trajectory.failure.where == "env"
+        finally:
+            await pool.release(env, is_broken=is_broken)
+        return trajectory
+
+    async def score(self, group: Group) -> Group:
+        """The group with its rewards."""
+        return await score_group(
+            group, self.worker.reward, timeout_s=self.worker.reward_timeout_s
+        )

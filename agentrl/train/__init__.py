@@ -1,0 +1,1 @@
+"""Training: from scored groups to weights, and the runs round it."""

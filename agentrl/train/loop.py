@@ -1,0 +1,144 @@
+"""The training loop: collect, prepare, advantage, update, push, evaluate, checkpoint.
+
+Read `train` from top to bottom to know what happens to a token between the engine that sampled it
+and the weights that it moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from agentrl.algo.spread import spread
+from agentrl.core.config import Config
+from agentrl.core.seeds import derive_seed
+from agentrl.core.types import Group, Scored, Sum, merge_metrics
+from agentrl.rollout.fold import fold
+from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
+from agentrl.train.run import Run, open_run
+from agentrl.train.update import update
+
+
+def train(config: Config, *, dry_run: bool = False) -> Path:
+    """Run a config from its first demonstration to its report.
+
+    Args:
+        config: the resolved tree.
+        dry_run: play one episode, print its tokens and the batch plan, and train nothing.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: before any training, if something that was asked for cannot be had.
+        TrainingError: a loss, a gradient or a weight push is broken.
+    """
+    with asyncio.Runner() as loop, open_run(config, loop) as run:
+        run.baselines()
+        run.warm_start()
+        run.start_training()
+        for step in range(config.run.steps):
+            began = time.perf_counter()
+            run.set_step(step)
+
+            groups = run.collect(step)
+            collected = time.perf_counter()
+
+            kept, selection = usable(config.filter(groups) if config.filter else groups)
+            scored = Scored(groups=tuple(kept))
+            rows = [
+                row
+                for index, group in enumerate(kept)
+                for row in fold(group, index=index, temperature=config.sampling.temperature)
+            ]
+            credit = spread(rows, kept, config.advantage(scored), shared=config.rollout.shared)
+            items = prepare(
+                run, [TrainRow(row=r, advantages=a) for r, a in zip(rows, credit, strict=True)]
+            )
+
+            losses = []
+            for part in minibatches(items, run, step):
+                losses.append(
+                    update(
+                        part,
+                        objective=run.objective,
+                        scorer=config.scorer,
+                        parallel=config.parallel,
+                        module=run.module,
+                        budget=config.optim.tokens_per_microbatch,
+                        grad_clip=config.optim.grad_clip,
+                    )
+                )
+            gap = run.push(items)
+
+            done = time.perf_counter()
+            timing = {
+                "time/rollout_s": Sum(collected - began),
+                "time/update_s": Sum(done - collected),
+                "time/step_s": Sum(done - began),
+                "time/tokens_per_s": Sum(float(sampled_tokens(groups)), done - began),
+                "sync/probe_gap": Sum(gap),
+            }
+            metrics = {**episode_metrics(groups), **selection, **timing, **merge_metrics(losses)}
+            run.record(step + 1, kept, items, metrics)
+            run.evaluate_and_save(step + 1)
+        run.finish()
+        return run.folder
+
+
+def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
+    """Logprobs under the weights before the update (unless there is one update: then the live
+    forward serves, detached), and under the reference if a KL asks for them."""
+    config, budget = run.config, run.config.optim.tokens_per_microbatch
+    ready = list(items)
+    if config.optim.updates_per_batch * config.optim.epochs > 1:
+        ready = with_old(ready, config.scorer, run.module, budget)
+    if config.kl is not None:
+        adapter_off = getattr(run.module, "disable_adapter", None)
+        if run.reference is not None:
+            ready = with_reference(ready, config.scorer, run.reference, budget)
+        elif adapter_off is not None:
+            ready = with_reference(ready, config.scorer, run.module, budget, adapter_off())
+    return ready
+
+
+def minibatches(items: Sequence[TrainRow], run: Run, step: int) -> list[list[TrainRow]]:
+    """The step's optimiser steps: each epoch shuffles trajectories and cuts them in equal shares."""
+    settings = run.config.optim
+    parts: list[list[TrainRow]] = []
+    by_trajectory: dict[tuple[int, int], list[TrainRow]] = {}
+    for item in items:
+        by_trajectory.setdefault(item.key, []).append(item)
+    for epoch in range(settings.epochs):
+        keys = list(by_trajectory)
+        if settings.updates_per_batch * settings.epochs > 1:
+            Random(derive_seed(run.config.run.seed, "minibatches", step, epoch)).shuffle(keys)
+        for share in range(settings.updates_per_batch):
+            chosen = keys[share :: settings.updates_per_batch]
+            parts.append([item for key in chosen for item in by_trajectory[key]])
+    return [part for part in parts if part]
+
+
+def sampled_tokens(groups: Sequence[Group]) -> int:
+    """Tokens that the policy sampled in these groups."""
+    return sum(t.n_tokens for group in groups for t in group.trajectories)
+
+
+def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:
+    """Means over the episodes that did not fail."""
+    episodes = [t for g in groups for t in g.trajectories if not t.stop.is_failure]
+    turns = [turn for t in episodes for turn in t.turns]
+    n, k = float(len(episodes)), float(len(turns))
+    return {
+        "rollout/success": Sum(float(sum(bool(t.success) for t in episodes)), n),
+        "rollout/reward": Sum(sum(t.score.value for t in episodes if t.score), n),
+        "rollout/turns": Sum(k, n),
+        "rollout/tokens": Sum(float(sum(t.n_tokens for t in episodes)), n),
+        "rollout/rows": Sum(float(sum(t.turns[-1].row + 1 for t in episodes if t.turns)), n),
+        "rollout/invalid": Sum(float(sum(turn.invalid for turn in turns)), k),
+        "rollout/truncated": Sum(float(sum(t.stop.is_truncation for t in episodes)), n),
+        "time/env_s": Sum(sum(t.env_seconds for t in episodes)),
+    }

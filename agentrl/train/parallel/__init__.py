@@ -1,0 +1,1 @@
+"""Training backends behind `core.protocols.Parallel`, one file each."""

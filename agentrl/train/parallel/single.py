@@ -1,0 +1,71 @@
+"""One process, one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from agentrl.core.errors import TrainingError
+from agentrl.core.registry import register
+
+
+@register("parallel", "single")
+@dataclass(kw_only=True)
+class Single:
+    """The module as it is."""
+
+    _module: torch.nn.Module | None = field(default=None, init=False, repr=False, compare=False)
+    _optimiser: torch.optim.Optimizer | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def wrap(self, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> torch.nn.Module:
+        """Remember both; nothing is wrapped."""
+        self._module, self._optimiser = module, optimiser
+        return module
+
+    def _held(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        if self._module is None or self._optimiser is None:
+            raise TrainingError("parallel 'single' was used before wrap(module, optimiser)")
+        return self._module, self._optimiser
+
+    def backward(self, loss_sum: torch.Tensor, *, is_last: bool) -> None:
+        """Add the gradient; counts are global already, so nothing is scaled."""
+        loss_sum.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, max_norm: float) -> float:
+        """Clip, check, update, clear."""
+        module, optimiser = self._held()
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)
+        if not torch.isfinite(norm):
+            optimiser.zero_grad(set_to_none=True)
+            raise TrainingError(
+                f"the gradient norm is {float(norm)}; the step was not taken. Lower optim.lr or "
+                "optim.grad_clip, or look for extreme rewards"
+            )
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The values: there is one rank."""
+        return list(values)
+
+    def gather(self) -> Mapping[str, torch.Tensor]:
+        """The module's own tensors."""
+        module, _ = self._held()
+        return module.state_dict()
+
+    def save(self, folder: Path) -> None:
+        """The optimiser's state as `optimiser.pt` (tensors and plain containers only)."""
+        _, optimiser = self._held()
+        torch.save(optimiser.state_dict(), folder / "optimiser.pt")
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote; loaded with `weights_only`."""
+        _, optimiser = self._held()
+        state = torch.load(folder / "optimiser.pt", weights_only=True)
+        optimiser.load_state_dict(state)

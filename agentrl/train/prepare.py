@@ -1,0 +1,163 @@
+"""From groups to batches: fold, what the estimator needs, advantages, micro-batches.
+
+Statistics are taken over trajectories before anything is cut; micro-batches hold whole trajectories
+and at most a budget of padded tokens. Axes: `B` rows, `T` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+
+from agentrl.algo.spread import TokenAdvantages
+from agentrl.core.protocols import Scorer
+from agentrl.core.tensors import Batch
+from agentrl.core.types import Group, Row, Sum
+from agentrl.train.score import evaluating, padded
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRow:
+    """A row with everything that its loss needs; the logprob lists have the row's length."""
+
+    row: Row
+    advantages: TokenAdvantages
+    old_logprobs: tuple[float, ...] | None = None
+    ref_logprobs: tuple[float, ...] | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(group, trajectory): rows with one key are never parted."""
+        return self.row.group, self.row.trajectory
+
+    @property
+    def n_trained(self) -> int:
+        """Trained tokens."""
+        return sum(self.advantages.mask)
+
+    @property
+    def is_idle(self) -> bool:
+        """No token of it has an advantage: its policy gradient is exactly zero."""
+        return not any(self.advantages.values)
+
+
+def usable(groups: Sequence[Group]) -> tuple[list[Group], dict[str, Sum]]:
+    """The groups with at least two scored trajectories, and what was left out."""
+    kept = [group for group in groups if len(group.scored) >= 2]
+    episodes = [t for group in groups for t in group.trajectories]
+    unscored = sum(not t.is_scored and not t.stop.is_failure for t in episodes)
+    failures: dict[str, int] = {"env": 0, "engine": 0, "reward": 0}
+    for trajectory in episodes:
+        if trajectory.failure is not None:
+            failures[trajectory.failure.where] += 1
+    flat = [len({g.trajectories[i].score.value for i in g.scored}) <= 1 for g in kept]  # type: ignore[union-attr]
+    metrics = {
+        "groups/dropped": Sum(float(len(groups) - len(kept))),
+        "groups/frac_zero_std": Sum(float(sum(flat)), float(len(flat))),
+        "episodes/unscored": Sum(float(unscored)),
+        **{f"episodes/failed_{where}": Sum(float(n)) for where, n in failures.items()},
+    }
+    return kept, metrics
+
+
+def micro_batches(rows: Sequence[TrainRow], budget: int) -> list[list[TrainRow]]:
+    """Cut rows into lists of whole trajectories of at most `budget` padded tokens.
+
+    Rows are taken shortest first, so that little is padded; a trajectory that is longer than the
+    budget stands alone. The summed loss does not depend on the cut.
+    """
+    grouped = [list(rows_) for _, rows_ in groupby(rows, key=lambda r: r.key)]
+    grouped.sort(key=lambda rs: max(len(r.row.ids) for r in rs))
+    batches: list[list[TrainRow]] = []
+    for trajectory in grouped:
+        width = max(len(r.row.ids) for r in trajectory)
+        if batches and width * (len(batches[-1]) + len(trajectory)) <= budget:
+            batches[-1].extend(trajectory)
+        else:
+            batches.append(list(trajectory))
+    return batches
+
+
+def score_ragged(
+    rows: Sequence[TrainRow],
+    scorer: Scorer,
+    module: torch.nn.Module,
+    budget: int,
+    under: AbstractContextManager[object] | None = None,
+) -> list[tuple[float, ...]]:
+    """Logprobs of every row without gradient, in row order; `under` may switch an adapter off."""
+    found: dict[int, tuple[float, ...]] = {}
+    places = {id(row): i for i, row in enumerate(rows)}
+    with evaluating(module), under or nullcontext():
+        for batch in micro_batches(rows, budget):
+            logp_BT = scorer.score(module, [r.row for r in batch]).logp_BT
+            for item, logp_T in zip(batch, logp_BT.tolist(), strict=True):
+                found[places[id(item)]] = tuple(logp_T[: len(item.row.ids)])
+    return [found[i] for i in range(len(rows))]
+
+
+def with_old(
+    rows: Sequence[TrainRow], scorer: Scorer, module: torch.nn.Module, budget: int
+) -> list[TrainRow]:
+    """Rows with `old_logprobs` under the weights as they are now."""
+    scores = score_ragged(rows, scorer, module, budget)
+    return [replace(row, old_logprobs=logp) for row, logp in zip(rows, scores, strict=True)]
+
+
+def with_reference(
+    rows: Sequence[TrainRow],
+    scorer: Scorer,
+    reference: torch.nn.Module,
+    budget: int,
+    adapter_off: AbstractContextManager[object] | None = None,
+) -> list[TrainRow]:
+    """Rows with `ref_logprobs` under the reference."""
+    scores = score_ragged(rows, scorer, reference, budget, adapter_off)
+    return [replace(row, ref_logprobs=logp) for row, logp in zip(rows, scores, strict=True)]
+
+
+def collate(
+    rows: Sequence[TrainRow],
+    *,
+    lengths: dict[tuple[int, int], int],
+    n_tokens: int,
+    n_trajectories: int,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Rows as one right-padded batch.
+
+    Args:
+        lengths: trained tokens of each (group, trajectory) of the whole step.
+        n_tokens: trained tokens of the whole step over all ranks.
+        n_trajectories: trajectories with a trained token, likewise.
+    """
+    floats = torch.float32
+    old = [row.old_logprobs for row in rows]
+    ref = [row.ref_logprobs for row in rows]
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(row.key for row in rows))}
+    whole = dict(n_tokens=n_tokens, n_trajectories=n_trajectories)
+    return Batch(
+        ids_BT=padded([r.row.ids for r in rows], torch.long).to(device),
+        mask_BT=padded([r.advantages.mask for r in rows], torch.bool).to(device),
+        old_logprobs_BT=_optional(old, device),
+        sampler_logprobs_BT=padded([r.row.sampler_logprobs for r in rows], floats).to(device),
+        ref_logprobs_BT=_optional(ref, device),
+        advantages_BT=padded([r.advantages.values for r in rows], floats).to(device),
+        turn_BT=padded([r.row.turn_of for r in rows], torch.long).to(device),
+        temperature_B=torch.tensor([r.row.temperature for r in rows], device=device),
+        trajectory_B=torch.tensor([numbers[r.key] for r in rows], device=device),
+        group_B=torch.tensor([r.row.group for r in rows], device=device),
+        lengths_B=torch.tensor([float(lengths[r.key]) for r in rows], device=device),
+        **whole,
+    )
+
+
+def _optional(
+    lists: Sequence[tuple[float, ...] | None], device: torch.device | str
+) -> torch.Tensor | None:
+    present = [values for values in lists if values is not None]
+    return padded(present, torch.float32).to(device) if len(present) == len(lists) else None

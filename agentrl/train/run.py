@@ -1,0 +1,405 @@
+"""What a run owns and does round its loop: folder, parts, warm start, evaluations, summary."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from random import Random
+
+import torch
+
+from agentrl.core.config import Config
+from agentrl.core.errors import ConfigError
+from agentrl.core.loading import to_yaml
+from agentrl.core.protocols import Agent, abilities
+from agentrl.core.seeds import derive_seed
+from agentrl.core.types import Group, Json, Row, Split, Sum, Task
+from agentrl.engines.policy import load_policy
+from agentrl.evaluate.report import write_report
+from agentrl.evaluate.runner import Stage, build_stage, evaluate, resolve_checkpoint
+from agentrl.evaluate.statistics import EvalResult, append_eval
+from agentrl.rollout.agents import EngineAgent
+from agentrl.rollout.fold import fold
+from agentrl.track.trajectories import record, write_episodes
+from agentrl.train.checkpoint import Checkpoints
+from agentrl.train.lora import add_lora
+from agentrl.train.optim import build_optimiser, learning_rate, set_learning_rate
+from agentrl.train.prepare import TrainRow
+from agentrl.train.sync import push
+from agentrl.train.trl import SftResult, sft
+from agentrl.train.update import Objective
+
+AVAILABLE_NEEDS: frozenset[str] = frozenset()
+"""What the loop can compute for an estimator that asks for it."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """An open run. `loop.py` calls its verbs in order."""
+
+    config: Config
+    folder: Path
+    stage: Stage
+    agent: EngineAgent
+    loop: asyncio.Runner
+    tasks: Sequence[Task]
+    objective: Objective
+    checkpoints: Checkpoints
+    reference: torch.nn.Module | None = None
+    optimiser: torch.optim.Optimizer | None = None
+    version: int = 0
+    probe_ids: tuple[int, ...] = ()
+    results: dict[str, EvalResult] = field(default_factory=dict)
+    sft_results: dict[str, SftResult] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+    cpu_began: float = field(default_factory=time.process_time)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The module that is trained."""
+        return self.stage.policy.module
+
+    def say(self, text: str) -> None:
+        """One line on every sink."""
+        for sink in self.config.track:
+            sink.say(text)
+
+    # --- before the loop ---------------------------------------------------------------------
+
+    def baselines(self) -> None:
+        """The random floor and the expert's ceiling on the final tasks."""
+        able = abilities(self.config.env)
+        if self.config.eval.baselines and "legal_actions" in able:
+            self.final_evaluation("random", self.stage.random())
+        if self.config.eval.baselines and "expert_action" in able:
+            self.final_evaluation("expert", self.stage.expert())
+
+    def demonstrations(self, split: Split, count: int) -> list[Row]:
+        """Rows of the expert's solved episodes on `count` tasks of a split, chosen by the seed."""
+        tasks = self.config.env.tasks(split)
+        order = list(range(len(tasks)))
+        Random(derive_seed(self.config.run.seed, "demos", split)).shuffle(order)
+        groups = self.loop.run(
+            self.stage.worker.collect(
+                [tasks[i] for i in order[:count]],
+                agent=self.stage.expert(),
+                group_size=1,
+                label=f"demos/{split}",
+            )
+        )
+        solved = [group for group in groups if group.trajectories[0].success]
+        if not solved:
+            raise ConfigError(
+                f"sft: the expert solved none of {count} {split} tasks within rollout.max_turns="
+                f"{self.config.rollout.max_turns}"
+            )
+        self._write_episodes(f"demos-{split}", "demo", "demo", 0, solved)
+        return [row for g, group in enumerate(solved) for row in fold(group, index=g)]
+
+    def warm_start(self) -> None:
+        """SFT on few demonstrations until the dev loss stops falling; optionally a copy on twice
+        as many, evaluated and dropped."""
+        settings = self.config.sft
+        if settings is None:
+            return
+        dev = self.demonstrations("dev", settings.dev_demos)
+        demos = self.demonstrations("train", 2 * settings.demos)
+        once = [row for row in demos if row.group < settings.demos]
+        fresh = copy.deepcopy(self.module) if settings.double else None
+        self._sft("sft", once, dev)
+        if fresh is not None:
+            trained, self.stage.policy.module = self.module, fresh
+            self._sft("sft_double", demos, dev)
+            self.stage.policy.module = trained
+            self.loop.run(self.config.engine.start(self.stage.policy))
+
+    def _sft(self, name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:
+        assert self.config.sft is not None
+        tokens = sum(sum(row.mask) for row in rows)
+        self.say(f"{name}: {len(rows)} demonstrations, {tokens} trained tokens")
+        result = sft(
+            self.stage.policy, rows, dev, self.config.sft, seed=self.config.run.seed, say=self.say
+        )
+        self.sft_results[name] = result
+        if result.is_exhausted:
+            self.say(f"{name}: the dev loss still fell at sft.max_steps={self.config.sft.max_steps}")
+        self.final_evaluation(name, self.agent)
+
+    def start_training(self) -> None:
+        """Adapters, reference, optimiser: everything that needs the weights after the warm start."""
+        config = self.config
+        if config.kl is not None and config.lora is None:
+            self.reference = copy.deepcopy(self.module).requires_grad_(False)
+        self.optimiser = build_optimiser(self.module, config.optim)
+        config.parallel.wrap(self.module, self.optimiser)
+        if config.sft is None:
+            self.final_evaluation("start", self.agent)
+
+    def set_step(self, step: int) -> None:
+        """The learning rate of this step."""
+        assert self.optimiser is not None
+        rate = learning_rate(self.config.optim, self.config.run.steps)(step)
+        set_learning_rate(self.optimiser, rate)
+
+    # --- inside the loop ---------------------------------------------------------------------
+
+    def collect(self, step: int) -> list[Group]:
+        """The step's groups, scored."""
+        settings = self.config.rollout
+        tasks = self.config.curriculum.next(
+            self.tasks, settings.tasks_per_step, step, self.config.run.seed
+        )
+        return self.loop.run(
+            self.stage.worker.collect(
+                tasks, agent=self.agent, group_size=settings.group_size, label="train", step=step
+            )
+        )
+
+    def push(self, rows: Sequence[TrainRow]) -> float:
+        """Give the engine the new weights and prove it on the tokens of the first row."""
+        self.version += 1
+        if rows:
+            self.probe_ids = rows[0].row.ids[:64]
+        if len(self.probe_ids) < 2:
+            return 0.0
+        return self.loop.run(push(self.config.engine, self.module, self.version, self.probe_ids))
+
+    def record(
+        self, step: int, groups: Sequence[Group], rows: Sequence[TrainRow], parts: dict[str, Sum]
+    ) -> None:
+        """Metrics to the sinks, episodes to the run folder."""
+        metrics = {key: value.mean for key, value in parts.items()}
+        for sink in self.config.track:
+            sink.log(step, metrics)
+        self._write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
+
+    def evaluate_and_save(self, step: int) -> None:
+        """After step `step` (1-based): dev evaluation and checkpoint where they are due."""
+        settings, total = self.config.eval, self.config.run.steps
+        is_last = step == total
+        dev: float | None = None
+        if settings.every and (step % settings.every == 0 or is_last):
+            result, _ = self.loop.run(
+                evaluate(
+                    self.stage,
+                    self.agent,
+                    name="step",
+                    split=settings.split,
+                    tasks=settings.tasks,
+                    samples=settings.samples,
+                    step=step,
+                )
+            )
+            append_eval(self.folder, result)
+            dev = result.success
+            self.say(f"step {step}: {settings.split} success {result.success:.3f}")
+        every = self.config.checkpoint.every
+        if dev is not None or is_last or (every and step % every == 0):
+            self.checkpoints.save(step, self._write_checkpoint, dev_success=dev)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        self.stage.policy.save(folder)
+        if self.optimiser is not None:
+            self.config.parallel.save(folder)
+
+    # --- after the loop ----------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Evaluate the best checkpoint on the final tasks, write summary and report."""
+        if self.config.run.steps:
+            best = resolve_checkpoint(self.folder)
+            self.say(f"final evaluation of {best.name}, the best by dev success")
+            policy = load_policy(
+                str(best), seed=self.config.run.seed, device=self.config.run.device
+            )
+            self.loop.run(self.config.engine.start(policy))
+            self.final_evaluation("final", self.agent)
+        self._write_summary()
+        report = write_report(self.folder)
+        self.say(f"report: {report}")
+
+    def final_evaluation(self, name: str, agent: Agent) -> None:
+        """Play the final tasks and keep result and episodes."""
+        settings = self.config.eval
+        if not settings.final_tasks:
+            return
+        result, groups = self.loop.run(
+            evaluate(
+                self.stage,
+                agent,
+                name=name,
+                split=settings.final_split,
+                tasks=settings.final_tasks,
+                samples=settings.samples,
+                step=self.config.run.steps if name == "final" else 0,
+            )
+        )
+        self.results[name] = result
+        append_eval(self.folder, result)
+        self._write_episodes(f"eval-{name}", "eval", name, result.step, groups[:20])
+        self.say(
+            f"{name}: success {result.success:.3f} ({result.low:.3f}-{result.high:.3f}) on "
+            f"{result.episodes} episodes of {settings.final_split}"
+        )
+
+    def _write_summary(self) -> None:
+        names = {"sft_double": "sft_double_demos"}
+        entry: dict[str, Json] = {
+            f"success_{names.get(name, name)}": result.success
+            for name, result in self.results.items()
+        }
+        entry |= {
+            "tasks": self.config.eval.final_tasks,
+            "seconds": round(time.perf_counter() - self.began, 1),
+            "cpu_seconds": round(time.process_time() - self.cpu_began, 1),
+            "seed": self.config.run.seed,
+            "parameters": self.stage.policy.parameter_count(),
+            "steps": self.config.run.steps,
+        }
+        for name, result in self.sft_results.items():
+            entry[f"{name}_steps"] = result.best_step
+        (self.folder / "summary.json").write_text(json.dumps([entry], indent=1) + "\n")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.say(
+            f"{entry['seconds']} s wall, {entry['cpu_seconds']} CPU-s, peak {peak:.0f} MiB, "
+            f"{entry['parameters']:,} parameters"
+        )
+
+    def _write_episodes(
+        self,
+        name: str,
+        phase: str,
+        label: str,
+        step: int,
+        groups: Sequence[Group],
+        rows: Sequence[TrainRow] = (),
+    ) -> None:
+        tokenizer = self.stage.policy.tokenizer
+
+        @lru_cache(maxsize=65536)
+        def piece(token: int) -> str:
+            return str(tokenizer.decode([token]))
+
+        advantages = turn_advantages(groups, rows)
+        episodes = [
+            record(
+                trajectory,
+                phase=phase,  # type: ignore[arg-type]
+                label=label,
+                step=step,
+                group=g,
+                sibling=i,
+                piece=piece,
+                advantages=advantages.get((g, i)),
+            )
+            for g, group in enumerate(groups)
+            for i, trajectory in enumerate(group.trajectories)
+        ]
+        write_episodes(self.folder / "trajectories" / f"{name}.parquet", episodes)
+
+
+def turn_advantages(
+    groups: Sequence[Group], rows: Sequence[TrainRow]
+) -> dict[tuple[int, int], list[list[float]]]:
+    """Advantages as `[turn][sampled token]` by (group, trajectory), 0 where a token is not trained."""
+    found: dict[tuple[int, int], list[list[float]]] = {}
+    for item in rows:
+        row = item.row
+        turns = groups[row.group].trajectories[row.trajectory].turns
+        values = found.setdefault(item.key, [[] for _ in turns])
+        for t, k in enumerate(row.turn_of):
+            if k >= 0:
+                values[k].append(item.advantages.values[t])
+    return found
+
+
+@contextmanager
+def open_run(config: Config, loop: asyncio.Runner) -> Iterator[Run]:
+    """Check, load and open everything; close it whatever happens.
+
+    Raises:
+        ConfigError: something that was asked for cannot be had.
+    """
+    check_needs(config)
+    stage = loop.run(build_stage(config))
+    if config.lora is not None:
+        stage.policy.module = add_lora(stage.policy.module, config.lora, config.run.seed)
+    folder = make_folder(config.run_folder)
+    (folder / "config.yaml").write_text(to_yaml(config))
+    (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+    for sink in config.track:
+        sink.open(folder, config.run.name, config.run.steps)
+    loop.run(config.engine.start(stage.policy))
+    run = Run(
+        config=config,
+        folder=folder,
+        stage=stage,
+        agent=stage.engine_agent(),
+        loop=loop,
+        tasks=config.env.tasks("train"),
+        objective=Objective(
+            loss=config.loss, aggregate=config.aggregate, kl=config.kl, mismatch=config.mismatch
+        ),
+        checkpoints=Checkpoints(folder=folder / "checkpoints", keep=config.checkpoint.keep),
+    )
+    try:
+        yield run
+    finally:
+        loop.run(stage.worker.close())
+        loop.run(config.engine.close())
+        for sink in config.track:
+            sink.close()
+
+
+def check_needs(config: Config) -> None:
+    """Refuse an estimator whose needs this run cannot meet, and a warm start without an expert."""
+    unmet = sorted(config.advantage.needs - AVAILABLE_NEEDS)
+    if unmet:
+        raise ConfigError(
+            f"advantage: {type(config.advantage).__name__} needs {', '.join(unmet)}, which this "
+            "run does not compute; choose another (agentrl list advantage)"
+        )
+    if config.sft is not None and "expert_action" not in abilities(config.env):
+        raise ConfigError(
+            f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
+            "sft=none with a model that knows the action format"
+        )
+
+
+def make_folder(folder: Path) -> Path:
+    """An empty folder for the run; an older run of that name is moved aside, never overwritten."""
+    if (folder / "config.yaml").exists():
+        n = 1
+        while (aside := folder.with_name(f"{folder.name}.{n}")).exists():
+            n += 1
+        shutil.move(folder, aside)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a run depend on."""
+    names = ("agentrl", "torch", "transformers", "trl", "peft", "datasets", "minigrid", "numpy")
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def with_steps(config: Config, steps: int) -> Config:
+    """The config with another number of steps."""
+    return replace(config, run=replace(config.run, steps=steps))

@@ -1,0 +1,82 @@
+"""Logprobs of rows under the policy. `padded` is the plain scorer; others replace this one object.
+
+Axes: `B` rows, `T` tokens, `S` scored columns, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch.nn.utils.rnn import pad_sequence
+
+from agentrl.core.registry import register
+from agentrl.core.tensors import Scores
+from agentrl.core.types import Row
+
+
+def padded(values: Sequence[Sequence[float]], dtype: torch.dtype) -> torch.Tensor:
+    """Ragged lists as one right-padded `[B,T]` tensor, zeros behind the ends."""
+    return pad_sequence([torch.tensor(v, dtype=dtype) for v in values], batch_first=True)
+
+
+@register("scorer", "padded")
+@dataclass(frozen=True, kw_only=True)
+class Padded:
+    """Right-padded rows in one forward pass; logits only in columns that predict a sampled token."""
+
+    chunk: Annotated[int, Ge(1)] = 2048
+    """Positions whose float32 log-softmax is held at once."""
+
+    def score(self, module: torch.nn.Module, rows: Sequence[Row]) -> Scores:
+        """Logprobs and entropies of the sampled tokens, `[B,T]`, in row order."""
+        device = next(module.parameters()).device
+        ids_BT = padded([row.ids for row in rows], torch.long).to(device)
+        seen_BT = padded([[1] * len(row.ids) for row in rows], torch.long).to(device)
+        mask_BT = padded([row.mask for row in rows], torch.bool).to(device)
+        columns_S = mask_BT.any(dim=0).nonzero()[:, 0]
+        logits_BSV = module(
+            input_ids=ids_BT,
+            attention_mask=seen_BT,
+            use_cache=False,
+            logits_to_keep=columns_S - 1,
+        ).logits
+        sampled_BS = mask_BT[:, columns_S]
+        temperature_B = torch.tensor([row.temperature for row in rows], device=device)
+        logits_NV = logits_BSV[sampled_BS]
+        divisor_N = temperature_B[:, None].expand_as(sampled_BS)[sampled_BS]
+        logp_N, entropy_N = self._statistics(logits_NV, divisor_N, ids_BT[mask_BT])
+        empty_BT = torch.zeros(ids_BT.shape, dtype=torch.float32, device=device)
+        return Scores(
+            logp_BT=empty_BT.masked_scatter(mask_BT, logp_N),
+            entropy_BT=empty_BT.masked_scatter(mask_BT, entropy_N),
+        )
+
+    def _statistics(
+        self, logits_NV: torch.Tensor, divisor_N: torch.Tensor, ids_N: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logps, entropies = [], []
+        for first in range(0, len(ids_N), self.chunk):
+            part = slice(first, first + self.chunk)
+            logp_NV = torch.log_softmax(logits_NV[part].float() / divisor_N[part, None], dim=-1)
+            logps.append(logp_NV.gather(1, ids_N[part, None])[:, 0])
+            entropies.append(-(logp_NV.exp() * logp_NV).sum(-1))
+        if not logps:
+            return divisor_N[:0], divisor_N[:0]
+        return torch.cat(logps), torch.cat(entropies)
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)

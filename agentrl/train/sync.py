@@ -1,0 +1,45 @@
+"""After an update the engine gets the weights, and proves it.
+
+The parity probe compares the engine's logprobs of fixed tokens with the trainer's; a push that did
+not arrive, or arrived in part, stops the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from agentrl.core.errors import TrainingError
+from agentrl.core.protocols import Engine
+from agentrl.train.score import evaluating
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Largest mean difference of logprobs (nats) per weight type."""
+
+
+async def push(
+    engine: Engine, module: torch.nn.Module, version: int, probe_ids: Sequence[int]
+) -> float:
+    """Hand the engine version `version` and compare logprobs of `probe_ids`.
+
+    Returns:
+        The mean absolute difference in nats.
+
+    Raises:
+        TrainingError: the engine does not sample from the weights that were trained.
+    """
+    await engine.load_weights({}, version)
+    theirs = await engine.probe(probe_ids)
+    with evaluating(module):
+        parameter = next(module.parameters())
+        ids_1T = torch.tensor([list(probe_ids)], device=parameter.device)
+        logp_TV = module(input_ids=ids_1T, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        ours = logp_TV.gather(1, ids_1T[0, 1:, None])[:, 0].tolist()
+    gap = sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / max(len(ours), 1)
+    if not gap <= TOLERANCE.get(parameter.dtype, 5e-2):
+        raise TrainingError(
+            f"weight push {version} failed its parity probe: the engine's logprobs differ from the "
+            f"trainer's by {gap:.2e} nats on average over {len(ours)} tokens"
+        )
+    return gap

@@ -1,0 +1,154 @@
+"""Every use of TRL: supervised fine-tuning on demonstrations by `SFTTrainer`."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from agentrl.core.config import Sft
+from agentrl.core.errors import ConfigError
+from agentrl.core.types import Row
+from agentrl.engines.policy import LoadedPolicy
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftResult:
+    """How the warm start went: dev losses by step, the best of them, what stopped it."""
+
+    steps: int
+    best_step: int
+    dev_losses: tuple[tuple[int, float], ...]
+    is_exhausted: bool
+    """The dev loss still fell when `sft.max_steps` was reached."""
+
+
+@dataclass(kw_only=True)
+class _BestByDevLoss:
+    """Remembers the best weights and says when the dev loss has stopped falling."""
+
+    module: torch.nn.Module
+    patience: int
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    is_stopped: bool = False
+
+    @property
+    def best_step(self) -> int:
+        return min(self.losses, key=lambda pair: pair[1])[0] if self.losses else 0
+
+    def note(self, step: int, loss: float) -> None:
+        self.losses.append((step, loss))
+        if self.best_step == step:
+            self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        since = [s for s, _ in self.losses if s > self.best_step]
+        self.is_stopped = len(since) >= self.patience
+
+
+def sft(
+    policy: LoadedPolicy,
+    train_rows: Sequence[Row],
+    dev_rows: Sequence[Row],
+    settings: Sft,
+    *,
+    seed: int,
+    say: Callable[[str], None] = logger.info,
+) -> SftResult:
+    """Train on the masked tokens of demonstrations until the dev loss stops falling.
+
+    The policy's module ends with the weights of the lowest dev loss.
+
+    Raises:
+        ConfigError: trl or datasets is not installed.
+    """
+    try:
+        from transformers import PrinterCallback, TrainerCallback
+        from trl import SFTConfig, SFTTrainer
+    except ImportError as error:
+        raise ConfigError(
+            f"sft needs trl and datasets, and one is missing ({error}): pip install trl datasets, "
+            "or set sft=none and start from a model that knows the action format"
+        ) from error
+    watch = _BestByDevLoss(module=policy.module, patience=settings.patience)
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Feeds dev losses to `watch` and stops the trainer when it says so."""
+
+        def on_evaluate(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            metrics: dict[str, float],
+            **kwargs: object,
+        ) -> None:
+            watch.note(state.global_step, metrics["eval_loss"])
+            say(f"sft step {state.global_step}: dev loss {metrics['eval_loss']:.4f}")
+            control.should_training_stop = watch.is_stopped
+
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = SFTTrainer(
+            model=policy.module,
+            processing_class=policy.tokenizer,
+            args=SFTConfig(
+                output_dir=scratch,
+                max_steps=settings.max_steps,
+                learning_rate=settings.lr,
+                lr_scheduler_type="constant",
+                per_device_train_batch_size=min(settings.batch_rows, len(train_rows)),
+                per_device_eval_batch_size=len(dev_rows),
+                eval_strategy="steps",
+                eval_steps=settings.eval_every,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                logging_strategy="no",
+                seed=seed % 2**32,
+                max_length=None,
+                bf16=False,
+                use_cpu=policy.device.type == "cpu",
+                gradient_checkpointing=False,
+                dataset_kwargs={"skip_prepare_dataset": True},
+            ),
+            train_dataset=_dataset(train_rows),
+            eval_dataset=_dataset(dev_rows),
+            callbacks=[Watch()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        steps = trainer.state.global_step
+    if watch.best:
+        policy.module.load_state_dict(watch.best)
+    policy.module.eval()
+    policy.module.zero_grad(set_to_none=True)
+    return SftResult(
+        steps=steps,
+        best_step=watch.best_step,
+        dev_losses=tuple(watch.losses),
+        is_exhausted=not watch.is_stopped,
+    )
+
+
+def _dataset(rows: Sequence[Row]) -> Dataset:
+    """Token ids as they are, labels on the masked tokens alone."""
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": list(row.ids),
+                "labels": [i if m else -100 for i, m in zip(row.ids, row.mask, strict=True)],
+            }
+            for row in rows
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Rewards, one file each, imported as `agentrl.rewards`."""

@@ -1,0 +1,116 @@
+"""Settings of every test: one thread, no network, no hub, reproducible hypothesis."""
+
+import os
+
+# Before torch is imported: it reads the thread count once.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import ipaddress
+import socket
+import sys
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile(
+    "agentrl",
+    deadline=None,  # a busy machine is no failure
+    derandomize=True,
+    database=None,
+)
+hypothesis.settings.load_profile("agentrl")
+
+
+class NetworkBlockedError(RuntimeError):
+    """A test spoke to something beyond this machine; no OSError, so that no retry swallows it."""
+
+
+def _refuse_beyond_loopback(host: object) -> None:
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host in (None, "", "localhost"):
+        return
+    try:
+        is_here = ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        is_here = False
+    if not is_here:
+        raise NetworkBlockedError(f"tests may reach loopback and unix sockets only, not {host!r}")
+
+
+@pytest.fixture(autouse=True)
+def network_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting or resolving a name beyond loopback raises `NetworkBlockedError`."""
+    connect, connect_ex, resolve = (
+        socket.socket.connect,
+        socket.socket.connect_ex,
+        socket.getaddrinfo,
+    )
+
+    def guarded_connect(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple):
+            _refuse_beyond_loopback(address[0])
+        connect(self, address)  # type: ignore[arg-type]
+
+    def guarded_connect_ex(self: socket.socket, address: object) -> int:
+        if isinstance(address, tuple):
+            _refuse_beyond_loopback(address[0])
+        return connect_ex(self, address)  # type: ignore[arg-type]
+
+    def guarded_resolve(host: object, *args: object, **kwargs: object) -> object:
+        _refuse_beyond_loopback(host)
+        return resolve(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_resolve)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A test that raised torch's thread count does not slow the next ones."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+# --- --must-run=trl,...: a skip of such a test fails the run ------------------------------
+
+_skips = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--must-run",
+        default="",
+        metavar="MARKERS",
+        help="comma-separated markers whose tests may not be skipped",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_skips] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    wanted = [name for name in item.config.option.must_run.split(",") if name]
+    if report.skipped and not hasattr(report, "wasxfail"):
+        marked = [name for name in wanted if item.get_closest_marker(name)]
+        item.config.stash[_skips] += [f"{item.nodeid} ({name})" for name in marked]
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.stash[_skips] and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for skip in terminalreporter.config.stash[_skips]:
+        terminalreporter.write_line(f"SKIPPED BUT MUST RUN: {skip}", red=True)

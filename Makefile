@@ -24,7 +24,7 @@ help:  ## this list
 
 quickstart: $(INSTALLED)  ## train a small agent on BabyAI and write its report (SEEDS="1 2 3": one run each)
 	@if [ -z "$(SEEDS)" ]; then $(BIN)/agentrl train scripts/quickstart.yaml; \
-	else for seed in $(SEEDS); do $(BIN)/agentrl train scripts/quickstart.yaml run.seed=$$seed || exit 1; done; fi
+	else $(BIN)/python scripts/quickstart_seeds.py $(SEEDS); fi
 	@echo "numbers: runs/quickstart/summary.json"
 	@find runs/quickstart -name report.html | sort | sed 's/^/report:  /'
 

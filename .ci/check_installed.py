@@ -42,7 +42,7 @@ def main(repo: Path, venv: Path) -> None:
     if strays:
         sys.exit(f"imported from the repository: {', '.join(strays)}")
     for folder in ("envs", "rewards"):
-        held = sorted(path.name for path in (installed / folder).iterdir())
+        held = sorted(path.name for path in (installed / folder).iterdir() if "__" not in path.name)
         sys.stdout.write(f"agentrl.{folder}: {' '.join(held)}\n")
     sys.stdout.write(f"{sum(map(len, parts.values()))} parts load from {installed}\n")
 

@@ -17,7 +17,7 @@ from agentrl.core.types import AdvantageOut, Group, Level, Row
 
 
 class TokenAdvantages(NamedTuple):
-    """For one row: the advantage of each token (0 off the mask) and whether it is trained, `[T]`."""
+    """A row's advantages `[T]` (0 off the mask) and whether each token is trained."""
 
     values: tuple[float, ...]
     mask: tuple[bool, ...]
@@ -58,7 +58,7 @@ class _GroupMap:
         mask = [False] * len(row.ids)
         i = row.trajectory
         turns = self.group.trajectories[i].turns
-        position = {k: 0 for k in set(row.turn_of)}
+        position = dict.fromkeys(row.turn_of, 0)
         before = [0]
         for turn in turns:
             before.append(before[-1] + len(turn.action_ids))

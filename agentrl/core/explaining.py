@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -57,13 +58,13 @@ class Explanation:
     keys: tuple[Entry, ...] = ()
     """For a section or a part: what can be set below, with full keys."""
 
-    def lines(self) -> list[str]:
-        """For the terminal."""
+    def lines(self, width: int = 100) -> list[str]:
+        """For a terminal of `width` columns."""
         head = f"{self.key}: {self.type}" + (f" (default: {self.default})" if self.default else "")
         lines = [head, *(f"  {line}" for line in self.doc.splitlines())]
         for title, entries in (("parts", self.parts), ("keys", self.keys)):
             if entries:
-                lines += [f"  {title}:", *(f"    {line}" for line in table(entries))]
+                lines += [f"  {title}:", *(f"    {line}" for line in table(entries, width - 4))]
         return lines
 
 
@@ -108,10 +109,15 @@ def describe(slot: str) -> list[Described]:
     return [_described(slot, name, registry.find(slot, name)) for name in registry.names(slot)]
 
 
-def table(entries: tuple[Entry, ...]) -> list[str]:
-    """Names in one column, texts in another."""
-    width = max((len(entry.name) for entry in entries), default=0)
-    return [f"{entry.name:<{width}}  {entry.text}".rstrip() for entry in entries]
+def table(entries: tuple[Entry, ...], width: int = 100) -> list[str]:
+    """Names in one column, texts in another, wrapped where both have room in `width`."""
+    names = max((len(entry.name) for entry in entries), default=0)
+    lines = []
+    for name, text in entries:
+        first, *more = textwrap.wrap(text, max(40, width - names - 2)) or [""]
+        lines.append(f"{name:<{names}}  {first}".rstrip())
+        lines += [f"{'':<{names}}  {line}" for line in more]
+    return lines
 
 
 def _explain(cls: type, path: list[str], above: str) -> Explanation:
@@ -156,7 +162,9 @@ def _below_slot(slot: Slot, default: str, path: list[str], key: str) -> Explanat
 def _field(cls: type, name: str, key: str) -> Explanation:
     shape = shape_of(hints_of(cls)[name])
     one = shape.items or shape
-    named = [mark.slot for mark in getattr(shape.hint, "__metadata__", ()) if isinstance(mark, Named)]
+    named = [
+        mark.slot for mark in getattr(shape.hint, "__metadata__", ()) if isinstance(mark, Named)
+    ]
     slots = [one.slot.name] if one.slot else named
     known = [part for slot in slots for part in describe(slot)]
     return Explanation(
@@ -176,7 +184,8 @@ def _keys(cls: type, key: str) -> tuple[Entry, ...]:
 
 
 def _described(slot: str, name: str, part: type) -> Described:
-    settings = tuple(Entry(field, _default(part, field)) for field in hints_of(part))
+    fields = hints_of(part) if dataclasses.is_dataclass(part) else ()  # a renderer has no settings
+    settings = tuple(Entry(field, _default(part, field)) for field in fields)
     return Described(slot=slot, name=name, summary=summary_of(part), settings=settings)
 
 

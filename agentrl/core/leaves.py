@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 QUOTE = "YAML reads yes, no, on and off as booleans: put it in quotes"
+_MANY = (list, tuple, set, frozenset, Mapping)
 Problems = list[tuple[str, str]]
 """What is wrong: (where below the leaf, such as `.0`; in which words)."""
 
@@ -46,9 +47,13 @@ def got(raw: object) -> str:
 
 
 def wants_text(hint: Any, raw: object) -> bool:
-    """Whether a word on the command line is meant as text here, whatever YAML made of it."""
+    """Whether words on the command line are meant as text here, whatever YAML made of them."""
     accepted = members(hint)
-    return bool(accepted & {str, Path}) and type(raw) not in {str, list, dict, *accepted}
+    holds_many = any(isinstance(one, type) and issubclass(one, _MANY) for one in accepted)
+    is_plain = raw is None or isinstance(raw, str | bool | int | float)
+    if not accepted & {str, Path} or (holds_many and not is_plain):
+        return False
+    return type(raw) not in {str, *accepted}
 
 
 def _refusal(hint: Any, raw: object) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agentrl.core import registry
 from agentrl.core.errors import ConfigError, UnknownNameError, did_you_mean
@@ -81,6 +81,12 @@ def unknown_key(cls: type, name: str, key: str) -> str:
     return f"unknown key{near} (known: {', '.join(known) or 'none'})"
 
 
+class _NotYaml(NamedTuple):
+    """What an override gave, where it is no YAML: fine for a field that wants text."""
+
+    error: str
+
+
 class _Reader:
     """Walks the tree beside the raw values and collects what is wrong."""
 
@@ -98,11 +104,15 @@ class _Reader:
             lost = [earlier for earlier in self.texts if earlier.startswith(f"{key}.")]
             if lost:
                 self._problem(key, f"{override} undoes {lost[0]}, which comes before it: swap them")
-            try:
-                _assign(raw, key, parse_value(text, key))
-            except ConfigError as error:
-                self._problem("", str(error))
             self.texts[key] = text
+            try:
+                value = parse_value(text)
+            except ConfigError as error:
+                value = _NotYaml(str(error))
+            try:
+                _assign(raw, key, value)
+            except ConfigError as error:
+                self._problem(key, str(error))
 
     def section(
         self, cls: type, raw: object, key: str, start: Mapping[str, object] | None = None
@@ -114,24 +124,26 @@ class _Reader:
         hints = hints_of(cls)
         self._check_keys(cls, raw, key)
         values: dict[str, object] = {}
-        for field in dataclasses.fields(cls):
+        fields = [field for field in dataclasses.fields(cls) if field.name in hints]
+        for field in sorted(fields, key=lambda field: field.name not in raw):
             name, default = field.name, default_of(field)
             below = f"{key}.{name}" if key else name
-            if name not in hints:
-                continue
             if name in raw:
                 values[name] = self._read(shape_of(hints[name]), raw[name], below, default)
             elif start is not None:
                 values[name] = start[name]
             elif default is None:
                 values[name] = self._problem(below, "is required and missing")
-            else:
-                values[name] = self._attempt(default, below)
+            else:  # a default part may import much: not for a config that is refused anyway
+                values[name] = _BAD if self.problems else self._attempt(default, below)
         if any(value is _BAD for value in values.values()):
             return _BAD
         return self._attempt(lambda: cls(**values), key, hints)
 
     def _read(self, shape: Shape, raw: object, key: str, default: Default | None) -> object:
+        is_leaf = not (shape.items or shape.slot or shape.section)
+        if isinstance(raw, _NotYaml) and not (is_leaf and wants_text(shape.hint, raw)):
+            return self._problem(key, raw.error)
         if shape.items is not None:
             return self._items(shape.items, raw, key)
         if shape.slot is not None:
@@ -245,7 +257,7 @@ def _assign(raw: dict[str, object], key: str, value: object) -> None:
     for depth, name in enumerate(path, start=1):
         below = node.get(name, _ABSENT)
         if isinstance(below, list):
-            raise ConfigError(f"{key}: {'.'.join(path[:depth])} is a list: set all of it")
+            raise ConfigError(f"{'.'.join(path[:depth])} is a list: set all of it")
         if not isinstance(below, dict):
             below = node[name] = _Patch(below)
         node = below

@@ -1,7 +1,8 @@
 """The seams: what an environment, an engine, a reward, an estimator or a backend must offer.
 
 A part implements one of these protocols, is a dataclass whose fields are its settings, and is
-registered by name (`core/registry.py`). `Env` alone is a base class, because it is what users write.
+registered by name (`core/registry.py`). `Env` alone is a base class, because it is what users
+write.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from agentrl.core.tensors import Batch, LossOut, Scores
+    from agentrl.core.tensors import LossOut, Scores
     from agentrl.core.types import Row
 
 RunsIn = Literal["inline", "thread", "process"]
@@ -129,8 +130,8 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Samples tokens. The whole prompt comes with every call, and any call is valid without history;
-    `episode` and `group` are hints, never correctness."""
+    """Samples tokens. The whole prompt comes with every call, and any call is valid without
+    history; `episode` and `group` are hints, never correctness."""
 
     async def start(self, policy: Policy) -> None:
         """Make ready to sample from `policy`."""

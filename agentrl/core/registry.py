@@ -1,7 +1,8 @@
 """Names for parts: `@register("advantage", "rloo")` makes a class reachable from YAML.
 
 A slot's modules are found by walking its folder, so there is no list to extend. Other packages add
-parts through the entry-point group `agentrl.plugins`, which is loaded only when a name is not found.
+parts through the entry-point group `agentrl.plugins`, which is loaded only when a name is not
+found.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 from agentrl.core.errors import DataError
 
 Action = str | list[str]
-"""What `Env.step` gets: one canonical string, or a list of them for several calls in one message."""
+"""What `Env.step` gets: one canonical string, or a list for several calls in one message."""
 Split = Literal["train", "dev", "test"]
 Role = Literal["system", "user", "assistant", "tool"]
 Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
@@ -67,7 +67,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One chat message. `ids` holds a sampled reply's own tokens, so that it is never re-encoded."""
+    """One chat message. `ids` holds a sampled reply's own tokens, so it is never re-encoded."""
 
     role: Role
     text: str
@@ -112,7 +112,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where an episode begins: a plain reset, or an archived cell and the actions that lead there."""
+    """Where an episode begins: a reset, or an archived cell and the actions that lead there."""
 
     cell: str | None = None
     actions: tuple[Action, ...] = ()
@@ -138,8 +138,8 @@ class Turn:
     """One call of the engine and what the env answered.
 
     `prompt_ids[L]`, `action_ids[A]` and `sampler_logprobs[A]` are stored as they came;
-    `versions` are runs of (weight version, count) that sum to A; `row` counts the trajectory's rows;
-    `reward` is the env's, `score` a reward's own for this turn; `images` are content hashes.
+    `versions` are runs of (weight version, count) that sum to A; `row` counts the trajectory's
+    rows; `reward` is the env's, `score` a reward's own for this turn; `images` are content hashes.
     """
 
     prompt_ids: tuple[int, ...]
@@ -225,7 +225,7 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Siblings: same task and same start. Ragged; failed ones are kept, but left out of statistics."""
+    """Siblings: same task, same start. Ragged; failed ones are kept, but not in statistics."""
 
     task: Task
     trajectories: tuple[Trajectory, ...]
@@ -237,7 +237,7 @@ class Group:
         return tuple(i for i, t in enumerate(self.trajectories) if t.is_scored)
 
     def owner(self, trajectory: int, turn: int) -> tuple[int, int]:
-        """The (trajectory, turn) that sampled this turn: itself, or the ancestor it is inherited from."""
+        """The (trajectory, turn) that sampled this turn: itself, or the ancestor it came from."""
         parent = self.trajectories[trajectory].parent
         while parent is not None and turn < parent.turn:
             trajectory = parent.trajectory

@@ -75,13 +75,13 @@ def parse_file(path: Path) -> dict[str, object]:
     return content
 
 
-def parse_value(text: str, source: str) -> object:
-    """One value, as it stands after the `=` of an override; `source` is its key."""
+def parse_value(text: str) -> object:
+    """One value, as it stands after the `=` of an override. Raises `ConfigError`."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{source}: {text!r} is not YAML: {problem}") from None
+        raise ConfigError(f"{text!r} is not YAML: {problem}") from None
 
 
 def write(content: object) -> str:

@@ -15,7 +15,7 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
 def uniforms(seeds_B: np.ndarray, position: int) -> torch.Tensor:
-    """`[B]` numbers in [0, 1), float64, by SplitMix64 (Steele et al. 2014) at counter `position`."""
+    """`[B]` float64 numbers in [0, 1): SplitMix64 (Steele et al. 2014) at counter `position`."""
     with np.errstate(over="ignore"):
         z = seeds_B.astype(np.uint64) + _GAMMA * np.uint64(position + 1)
         z = (z ^ (z >> np.uint64(30))) * _MIX1

@@ -167,7 +167,7 @@ class Generate:
         self._policy = None
 
 
-class _Chooser(LogitsProcessor):  # type: ignore[misc]
+class _Chooser(LogitsProcessor):
     """Draws each token itself and leaves greedy search no choice but to take it."""
 
     def __init__(self, params: list[SamplingParams], width: int, device: torch.device) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
 from transformers.utils.logging import disable_progress_bar
 
 from agentrl.core.errors import ConfigError, did_you_mean
 from agentrl.core.types import Json
-from agentrl.text.tokenizer import train_bpe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTuner
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 disable_progress_bar()  # a bar for a file that loads in milliseconds hides what matters
 
@@ -46,18 +46,20 @@ class LoadedPolicy:
 
     def save(self, folder: Path) -> None:
         """Weights and tokenizer as a Hugging Face folder (a LoRA run saves its adapter merged)."""
-        module = self.module
-        if hasattr(module, "merge_adapter"):
-            module.merge_adapter()
+        if hasattr(self.module, "merge_adapter"):
+            adapted = cast("PeftModel", self.module)
+            tuner = cast("BaseTuner", adapted.base_model)
+            base = cast("PreTrainedModel", adapted.get_base_model())
+            tuner.merge_adapter()
             state = {
                 name.replace(".base_layer", ""): tensor
-                for name, tensor in module.get_base_model().state_dict().items()
+                for name, tensor in base.state_dict().items()
                 if "lora_" not in name
             }
-            module.get_base_model().save_pretrained(folder, state_dict=state)
-            module.unmerge_adapter()
+            base.save_pretrained(folder, state_dict=state)
+            tuner.unmerge_adapter()
         else:
-            module.save_pretrained(folder)  # type: ignore[operator]
+            cast("PreTrainedModel", self.module).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -66,8 +68,7 @@ def load_policy(
     *,
     seed: int,
     device: str = "auto",
-    texts: Callable[[], Iterable[str]] | None = None,
-    vocabulary: int = 512,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> LoadedPolicy:
     """Load a model by path or name, or build one from an inline config.
 
@@ -75,8 +76,7 @@ def load_policy(
         model: a folder, a hub name, or a transformers config with its `model_type`.
         seed: of the initial weights of a model that is built.
         device: `auto` takes the GPU where there is one.
-        texts: what the tokenizer of a built model is trained on.
-        vocabulary: its size at most.
+        tokenizer: of a model that is built; one that is loaded brings its own.
 
     Raises:
         ConfigError: nothing can be loaded under this name, or the config is not one.
@@ -84,14 +84,18 @@ def load_policy(
     place = _device(device)
     if isinstance(model, str):
         return _load(model, place)
-    return _build(dict(model), place, seed, list(texts() if texts else ()), vocabulary)
+    if tokenizer is None:
+        raise ConfigError("model: one that is built from an inline config needs a tokenizer")
+    return _build(dict(model), place, seed, tokenizer)
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run.device: 'cuda' was asked for, and torch sees no GPU; use cpu or auto")
+        raise ConfigError(
+            "run.device: 'cuda' was asked for, and torch sees no GPU; use cpu or auto"
+        )
     return torch.device(name)
 
 
@@ -115,12 +119,11 @@ def _load(name: str, device: torch.device) -> LoadedPolicy:
 
 
 def _build(
-    config: dict[str, Json], device: torch.device, seed: int, texts: list[str], vocabulary: int
+    config: dict[str, Json], device: torch.device, seed: int, tokenizer: PreTrainedTokenizerBase
 ) -> LoadedPolicy:
     kind = config.pop("model_type", None)
     if not isinstance(kind, str):
         raise ConfigError("model: an inline config needs its model_type, e.g. {model_type: qwen3}")
-    tokenizer = train_bpe(texts, vocabulary)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     try:
         settings = AutoConfig.for_model(
@@ -135,12 +138,12 @@ def _build(
 
 
 def _loaded(
-    module: torch.nn.Module,
+    module: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path | None,
     device: torch.device,
 ) -> LoadedPolicy:
-    module.to(device).eval()
+    module.to(device).eval()  # type: ignore[arg-type]
     config = module.config
     ends = getattr(module, "generation_config", GenerationConfig()).eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
@@ -148,7 +151,7 @@ def _loaded(
         module=module,
         tokenizer=tokenizer,
         folder=folder,
-        context_length=int(getattr(config, "max_position_embeddings", None) or 4096),  # type: ignore[arg-type]
+        context_length=int(getattr(config, "max_position_embeddings", None) or 4096),
         stop_ids=frozenset(int(i) for i in listed if i is not None),
     )
 

@@ -41,7 +41,9 @@ class Scripted:
         lines = self.script.get(episode, self.script.get(-1, ()))
         n = self._asked.get(episode, 0)
         if n >= len(lines):
-            raise EngineError(f"the script of episode {episode} ends after {len(lines)} completions")
+            raise EngineError(
+                f"the script of episode {episode} ends after {len(lines)} completions"
+            )
         self._asked[episode] = n + 1
         return lines[n]
 

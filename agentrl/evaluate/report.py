@@ -15,7 +15,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
@@ -51,19 +51,19 @@ PANELS = (
     Panel(title="Reward", keys=("rollout/reward",)),
     Panel(
         title="Groups without signal",
-        keys=("*/frac_zero_std_groups",),
+        keys=("*/frac_zero_std*",),
         percent=True,
         note="all rewards equal",
     ),
     Panel(title="Entropy", keys=("loss/entropy",), note="nats per sampled token"),
     Panel(title="KL", keys=("loss/kl",), note="nats per sampled token"),
-    Panel(title="Loss", keys=("loss/loss", "loss/total", "loss/policy")),
+    Panel(title="Loss", keys=("loss/policy", "loss/total")),
     Panel(title="Gradient norm", keys=("*/grad_norm",), note="before clipping"),
     Panel(title="Turns per episode", keys=("rollout/turns",)),
     Panel(title="Tokens per episode", keys=("rollout/tokens",)),
     Panel(title="Invalid turns", keys=("rollout/invalid*",), percent=True),
-    Panel(title="Seconds per step", keys=("time/*_s",)),
     Panel(title="Tokens per second", keys=("time/tokens_per_s",)),
+    Panel(title="Seconds per step", keys=("time/*_s",)),
 )
 """The charts shown at once; every other metric gets a chart under "all other metrics"."""
 
@@ -125,24 +125,22 @@ def curves(metrics: Sequence[Mapping[str, Json]]) -> dict[str, dict[str, list[fl
     return {key: _thin(curve) for key, curve in found.items()}
 
 
-def panels(keys: Iterable[str]) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]:
+def panels(keys: Iterable[str]) -> tuple[list[Panel], list[Panel]]:
     """The charts to show at once, and those of every other key."""
     left = list(keys)
-    shown: list[dict[str, Json]] = []
+    shown = []
     for panel in PANELS:
-        matched = [key for key in left if any(fnmatch(key, pattern) for pattern in panel.keys)]
-        matched = [key for key in matched if not key.startswith("sft/")]
-        if panel.title == "Seconds per step":
-            matched = [key for key in matched if not key.endswith("per_s")]
-        if not matched:
-            continue
-        left = [key for key in left if key not in matched]
-        about = {"title": panel.title, "percent": panel.percent, "note": panel.note}
-        shown.append({**about, "keys": matched})
-    others: list[dict[str, Json]] = [
-        {"title": key, "percent": False, "note": "", "keys": [key]} for key in sorted(left)
-    ]
-    return shown, others
+        matched = tuple(key for key in left if _belongs(key, panel))
+        if matched:
+            shown.append(replace(panel, keys=matched))
+            left = [key for key in left if key not in matched]
+    return shown, [Panel(title=key, keys=(key,)) for key in sorted(left)]
+
+
+def _belongs(key: str, panel: Panel) -> bool:
+    if key.startswith("sft/"):  # counted in steps of its own
+        return False
+    return any(fnmatch(key, pattern) for pattern in panel.keys)
 
 
 def _gather(folder: Path) -> dict[str, Json]:
@@ -162,8 +160,8 @@ def _gather(folder: Path) -> dict[str, Json]:
         "facts": _facts(config, found),
         "links": [link for link in LINKED if (folder / link).exists()],
         "curves": cast("Json", found),
-        "panels": shown,
-        "other_panels": others,
+        "panels": [asdict(panel) for panel in shown],
+        "other_panels": [asdict(panel) for panel in others],
         "evals": [latest[name].to_json() for name in ordered],
         "dev_evals": [result.to_json() for result in evals if result.name == "step"],
         "config": config_text,
@@ -243,7 +241,7 @@ def _thin(curve: dict[str, list[float | None]]) -> dict[str, list[float | None]]
 
 
 def _share(success: float) -> str:
-    return f"{100 * success:.0f} %"
+    return f"{100 * success:.1f}".removesuffix(".0") + " %"
 
 
 def _interval(result: EvalResult) -> str:

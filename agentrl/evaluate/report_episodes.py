@@ -29,10 +29,10 @@ SMALL_IMAGE_BYTES = 12_000
 
 
 class Place(NamedTuple):
-    """An episode, not yet read: its file, its index there, its head."""
+    """An episode, not yet read: its file, its number there, its head."""
 
     path: Path
-    index: int
+    number: int
     head: Head
 
 
@@ -68,8 +68,8 @@ def pack_episodes(episodes: Sequence[EpisodeRecord]) -> dict[str, Json]:
 def _places(folder: Path) -> Iterator[Place]:
     paths = [*folder.glob("*.parquet"), *folder.glob("*.jsonl")]
     for path in sorted(paths):
-        for index, head in enumerate(read_heads(path)):
-            yield Place(path, index, head)
+        for number, head in enumerate(read_heads(path)):
+            yield Place(path, number, head)
 
 
 def _last(places: Sequence[Place]) -> list[Place]:
@@ -99,8 +99,11 @@ def _fill(pools: Sequence[Sequence[Place]], count: int) -> list[Place]:
 
 
 def _read(chosen: Sequence[Place]) -> list[EpisodeRecord]:
-    files = {path: read_episodes(path) for path in dict.fromkeys(place.path for place in chosen)}
-    return [files[place.path][place.index] for place in chosen]
+    read: dict[tuple[Path, int], EpisodeRecord] = {}
+    for path in dict.fromkeys(place.path for place in chosen):
+        at = [place.number for place in chosen if place.path == path]
+        read |= {(path, number): e for number, e in zip(at, read_episodes(path, at), strict=True)}
+    return [read[place.path, place.number] for place in chosen]
 
 
 def _pack(episode: EpisodeRecord, pieces: dict[str, int]) -> dict[str, Json]:
@@ -172,9 +175,7 @@ def _spans(turn: TurnRecord, longest: int, pieces: dict[str, int]) -> Iterator[d
 
 def _images(episodes: Sequence[EpisodeRecord]) -> tuple[dict[str, Json], int]:
     """Data URIs by hash, first turns of every episode first, and how many did not fit."""
-    rows = zip_longest(
-        *([(e, name) for turn in e.turns for name in turn.images] for e in episodes)
-    )
+    rows = zip_longest(*([(e, name) for turn in e.turns for name in turn.images] for e in episodes))
     wanted = [entry for row in rows for entry in row if entry is not None]
     images: dict[str, Json] = {}
     left_out = set()

@@ -12,7 +12,7 @@ from pathlib import Path
 from agentrl.core import registry
 from agentrl.core.config import Config, load_config
 from agentrl.core.errors import ConfigError
-from agentrl.core.protocols import ActionFormat, Agent, Renderer, abilities
+from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, abilities
 from agentrl.core.types import Group, Split, Task
 from agentrl.engines.policy import LoadedPolicy, load_policy
 from agentrl.evaluate.statistics import EvalResult, summarise
@@ -23,6 +23,7 @@ from agentrl.rollout.lockstep import Lockstep
 from agentrl.rollout.runners import runner_for
 from agentrl.rollout.worker import Worker
 from agentrl.text.renderer import build_renderer
+from agentrl.text.tokenizer import train_bpe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +63,19 @@ async def build_stage(config: Config) -> Stage:
     """Load the policy and make ready to play. Raises `ConfigError` for what cannot be had."""
     actions = config.actions or registry.find("actions", config.env.actions)()
     runner = runner_for(config.env, config.rollout.runner)
-    texts: list[str] = []
+    tokenizer = None
     if not isinstance(config.model, str):
-        tasks = first_tasks(config.env.tasks("train"), config.tokenizer.texts)
         texts = await corpus(
             config.env,
             runner,
             actions,
-            tasks,
+            first_tasks(config.env.tasks("train"), config.tokenizer.texts),
             max_turns=config.rollout.max_turns,
             seed=config.run.seed,
         )
+        tokenizer = train_bpe(texts, config.tokenizer.vocabulary)
     policy = load_policy(
-        config.model,
-        seed=config.run.seed,
-        device=config.run.device,
-        texts=lambda: texts,
-        vocabulary=config.tokenizer.vocabulary,
+        config.model, seed=config.run.seed, device=config.run.device, tokenizer=tokenizer
     )
     renderer = build_renderer(config.renderer, policy.tokenizer, policy.stop_ids)
     limit = config.rollout.max_context or policy.context_length
@@ -107,6 +104,18 @@ def first_tasks(tasks: Sequence[Task], count: int) -> list[Task]:
     return [tasks[i] for i in range(min(count, len(tasks)))]
 
 
+def enough_tasks(env: Env, split: Split, count: int) -> Sequence[Task]:
+    """The tasks of a split. Raises `ConfigError` if they are fewer than `count`."""
+    found = env.tasks(split)
+    if len(found) < count:
+        raise ConfigError(
+            f"asked for {count} tasks of split {split!r}, and {type(env).__name__} has "
+            f"{len(found)}: ask for fewer (eval.tasks, eval.final_tasks, --tasks), or raise the "
+            "env's own number of tasks"
+        )
+    return found
+
+
 async def evaluate(
     stage: Stage,
     agent: Agent,
@@ -122,12 +131,7 @@ async def evaluate(
     Raises:
         ConfigError: the split has fewer tasks than were asked for.
     """
-    found = stage.config.env.tasks(split)
-    if len(found) < tasks:
-        raise ConfigError(
-            f"asked for {tasks} tasks of split {split!r}, and the env has {len(found)}: lower "
-            "eval.tasks or eval.final_tasks, or raise the env's own number of tasks"
-        )
+    found = enough_tasks(stage.config.env, split, tasks)
     began = time.perf_counter()
     groups = await stage.worker.collect(
         first_tasks(found, tasks), agent=agent, group_size=samples, label=f"eval/{name}", step=step
@@ -153,11 +157,19 @@ def evaluate_checkpoint(
     Raises:
         ConfigError: there is no checkpoint, or its config cannot be used.
     """
-    folder = resolve_checkpoint(checkpoint)
-    written = next((p / "config.yaml" for p in folder.parents if (p / "config.yaml").exists()), None)
+    folder = resolve_checkpoint(checkpoint).resolve()
+    written = next(
+        (p / "config.yaml" for p in folder.parents if (p / "config.yaml").exists()), None
+    )
+    if written is None and env is None:
+        raise ConfigError(
+            f"{checkpoint} lies in no run folder, so there is no config.yaml that names its "
+            "environment: add --env NAME"
+        )
     changes = [f"env={env}"] if env else []
     config = load_config(written, [*changes, *overrides])
     config = replace(config, model=str(folder), lora=None)
+    enough_tasks(config.env, split, tasks)
 
     async def play() -> list[EvalResult]:
         stage = await build_stage(config)

@@ -44,7 +44,9 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     centre = p + z2 / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     scale = 1 + z2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low = 0.0 if successes == 0 else (centre - half) / scale  # exact where rounding would not be
+    high = 1.0 if successes == n else (centre + half) / scale
+    return low, high
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -65,7 +67,7 @@ class EvalResult:
     """One evaluation of one policy. Means are over the episodes that did not fail (NaN: none)."""
 
     name: str
-    """Who played: `random`, `expert`, `sft`, `sft_double`, `step` (during training), `final`, ..."""
+    """Who played: `random`, `expert`, `sft`, `sft_double`, `step` (during training), `final`."""
     step: int
     split: Split
     tasks: int

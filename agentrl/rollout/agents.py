@@ -7,10 +7,11 @@ ceiling; only the agent differs.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from random import Random
 
-from agentrl.core.errors import ConfigError, DeadlineError, EngineError
+from agentrl.core.errors import ConfigError, DeadlineError, EngineError, EnvError
 from agentrl.core.protocols import (
     ActionFormat,
     Completion,
@@ -21,7 +22,10 @@ from agentrl.core.protocols import (
     abilities,
 )
 from agentrl.core.types import Action, Finish
+from agentrl.rollout.episode import as_action
 from agentrl.rollout.lockstep import Lockstep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class EngineAgent:
         if self.lockstep is not None:
             await self.lockstep.wait(seat.episode)
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.timeout_s) as deadline:
                 return await self.engine.generate(
                     seat.prompt_ids,
                     params,
@@ -55,15 +59,30 @@ class EngineAgent:
                     group=seat.group,
                     images=seat.images or None,
                 )
-        except TimeoutError as error:
+        except EngineError:
+            raise
+        except Exception as error:
+            if not deadline.expired():
+                raise EngineError(
+                    f"{type(self.engine).__name__}: {type(error).__name__}: {error}"
+                ) from error
             raise DeadlineError(
-                f"the engine did not answer within {self.timeout_s:g} s "
-                "(rollout.engine_timeout_s)"
+                f"the engine did not answer within {self.timeout_s:g} s (rollout.engine_timeout_s)"
             ) from error
 
     async def end(self, episode: int) -> None:
-        """Tell the engine."""
-        await self.engine.end(episode)
+        """Tell the engine. The episode is over, so a fault is logged and goes no further."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self.engine.end(episode)
+        except Exception as error:  # noqa: BLE001 - the boundary to engines
+            logger.warning(
+                "engine %s: end(%d): %s: %s",
+                type(self.engine).__name__,
+                episode,
+                type(error).__name__,
+                error,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +99,8 @@ class ExpertAgent:
                 f"env {type(seat.env.template).__name__} has no expert_action(), which "
                 "demonstrations and the expert ceiling need; use sft=none eval.baselines=false"
             )
-        action = await seat.runner.call(seat.env, "expert_action")
-        return written(action, self.renderer, self.actions)
+        action = as_action(await _ask(seat, "expert_action"))
+        return written(action, self.renderer, self.actions, seat.max_tokens)
 
     async def end(self, episode: int) -> None:
         """Nothing to free."""
@@ -101,25 +120,29 @@ class RandomAgent:
                 f"env {type(seat.env.template).__name__} has no legal_actions(), which the random "
                 "floor needs; use eval.baselines=false"
             )
-        legal = await seat.runner.call(seat.env, "legal_actions")
-        assert isinstance(legal, list)
-        return written(Random(seat.seed).choice(legal), self.renderer, self.actions)
+        legal = await _ask(seat, "legal_actions")
+        if not isinstance(legal, list) or not legal:
+            raise EnvError(f"expected a list of actions from legal_actions(), got {legal!r:.200}")
+        action = as_action(Random(seat.seed).choice(legal))
+        return written(action, self.renderer, self.actions, seat.max_tokens)
 
     async def end(self, episode: int) -> None:
         """Nothing to free."""
 
 
-def written(action: object, renderer: Renderer, actions: ActionFormat) -> Completion:
-    """A written action as a completion.
+async def _ask(seat: Seat, verb: str) -> object:
+    """What the env answers; when it is late that is the env's fault, not the seat's."""
+    try:
+        return await seat.runner.call(seat.env, verb)
+    except DeadlineError as error:
+        raise EnvError(str(error)) from error
 
-    Raises:
-        EngineError: the action is neither a string nor a list of them.
-    """
-    if isinstance(action, str):
-        text: Action = action
-    elif isinstance(action, list) and all(isinstance(part, str) for part in action):
-        text = action
-    else:
-        raise EngineError(f"expected an action (a string or a list of strings), got {action!r}")
-    ids = renderer.reply(actions.write(text))
-    return Completion(ids=ids, logprobs=(0.0,) * len(ids), finish=Finish.EOS)
+
+def written(
+    action: Action, renderer: Renderer, actions: ActionFormat, max_tokens: int
+) -> Completion:
+    """A written action as a completion; cut off where a sampled one would be."""
+    ids = renderer.reply(actions.write(action))
+    finish = Finish.EOS if len(ids) <= max_tokens else Finish.LENGTH
+    ids = ids[:max_tokens]
+    return Completion(ids=ids, logprobs=(0.0,) * len(ids), finish=finish)

@@ -50,18 +50,39 @@ def build(template: Env) -> Env:
         raise raised(type(template).__name__, "building it", error) from error
 
 
-def called(loop: asyncio.Runner, env: Env, verb: str, args: tuple[object, ...]) -> object:
-    """What a method returns, or what its coroutine comes to in `loop`. Raises `EnvRaisedError`."""
+def called(
+    loop: asyncio.Runner,
+    env: Env,
+    verb: str,
+    args: tuple[object, ...],
+    limit: float | None = None,
+) -> object:
+    """What a method returns, or what its coroutine comes to in `loop`.
+
+    `limit` ends a late coroutine (a sync method cannot be ended from within).
+
+    Raises:
+        EnvRaisedError: the method raised.
+        DeadlineError: the coroutine was late.
+    """
     method = method_of(env, verb)
     try:
         value = method(*args)
-        return loop.run(_awaited(value)) if inspect.isawaitable(value) else value
+        return loop.run(_awaited(value, limit)) if inspect.isawaitable(value) else value
+    except DeadlineError:
+        raise
     except Exception as error:
         raise raised(type(env).__name__, verb, error) from error
 
 
-async def _awaited(value: Awaitable[object]) -> object:
-    return await value
+async def _awaited(value: Awaitable[object], limit: float | None) -> object:
+    try:
+        async with asyncio.timeout(limit) as scope:
+            return await value
+    except TimeoutError as error:
+        if scope.expired():
+            raise DeadlineError(f"no answer within {limit} s") from error
+        raise
 
 
 def method_of(env: Env, verb: str) -> Callable[..., object]:
@@ -120,11 +141,11 @@ def usable(env: EnvHandle, kind: type[Kind]) -> Kind:
 def checked(handle: Handle, verb: str, value: object) -> object:
     """The value, if `reset` and `step` kept their promise. Raises `EnvError`."""
     if verb == "reset":
-        _check_observation(handle, verb, value)
+        _check_observation(handle, "reset to return", value)
     elif verb == "step":
         if not isinstance(value, Step):
             raise _garbage(handle, "step to return a Step", value)
-        _check_observation(handle, "the observation of step's Step", value.observation)
+        _check_observation(handle, "Step.observation to be", value.observation)
         if isinstance(value.reward, bool) or not isinstance(value.reward, int | float):
             raise _garbage(handle, "Step.reward to be a number", value.reward)
         if not isinstance(value.info, Mapping):
@@ -136,7 +157,7 @@ def _check_observation(handle: Handle, what: str, value: object) -> None:
     if isinstance(value, Observation):
         value = value.text
     if not isinstance(value, str):
-        raise _garbage(handle, f"{what} to be an Observation or a str", value)
+        raise _garbage(handle, f"{what} an Observation or a str", value)
 
 
 def _garbage(handle: Handle, expected: str, value: object) -> EnvError:

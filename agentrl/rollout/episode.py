@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 from agentrl.core.errors import DeadlineError, EngineError, EnvError
 from agentrl.core.protocols import (
@@ -26,6 +27,7 @@ from agentrl.core.protocols import (
 )
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import (
+    Action,
     Failure,
     Fork,
     Image,
@@ -100,7 +102,9 @@ class Episode:
                 stop = await self._turns()
         except (EnvError, EngineError) as error:
             stop = Stop.ERROR
-            failure = Failure(where="env" if isinstance(error, EnvError) else "engine", error=str(error))
+            failure = Failure(
+                where="env" if isinstance(error, EnvError) else "engine", error=str(error)
+            )
         except DeadlineError as error:
             stop = Stop.TIMEOUT
             failure = Failure(where=self.waiting_for, error=str(error))
@@ -115,7 +119,7 @@ class Episode:
         return Trajectory(
             task=self.task,
             start=self.start,
-            parent=self.fork[1] if self.fork else None,
+            parent=self._parent(),
             turns=tuple(self.turns),
             stop=stop,
             success=None if failure else bool(self.success),
@@ -125,6 +129,13 @@ class Episode:
             metrics=self.metrics,
             pixels=self.pixels,
         )
+
+    def _parent(self) -> Fork | None:
+        """Where the branch left its parent; earlier, if it failed while it was brought there."""
+        if self.fork is None:
+            return None
+        _, fork = self.fork
+        return Fork(fork.trajectory, min(fork.turn, len(self.turns)))
 
     async def _reset(self) -> None:
         observation = as_observation(await self._call("reset", self.task))
@@ -143,50 +154,74 @@ class Episode:
             parent, fork = self.fork
             for turn in parent.turns[: fork.turn]:
                 await self._replay(turn)
+            for turn in parent.turns[fork.turn : fork.turn + 1]:
+                self._expect(turn, self._prompt(self._shown()))
 
     async def _replay(self, turn: Turn) -> None:
         """Take an inherited turn again: the env must answer as it answered the parent."""
+        self._expect(turn, self._prompt(self._shown()))
         text = self.table.renderer.text(turn.action_ids)
         self.messages.append(Message(role="assistant", text=text, ids=turn.action_ids))
         step = Step(observation=self.table.actions.hint())
         if turn.action is not None:
             step = as_step(await self._call("step", turn.action))
         if float(step.reward) != turn.reward or step.terminated or step.truncated:
-            raise EnvError(
-                f"replaying turn {len(self.turns)} of task {self.task.id} gave another answer than "
-                "its parent got: the env is not deterministic, so it cannot be branched by replay"
-            )
+            raise self._diverged(len(self.turns))
         self.turns.append(turn)
         self._note(step)
         self._hear(as_observation(step.observation))
+
+    def _expect(self, turn: Turn, prompt_ids: tuple[int, ...]) -> None:
+        if prompt_ids != turn.prompt_ids:
+            raise self._diverged(len(self.turns) - 1)
+
+    def _diverged(self, turn: int) -> EnvError:
+        what = f"turn {turn}" if turn >= 0 else "the start"
+        return EnvError(
+            f"replaying {what} of task {self.task.id} gave another answer than its parent got: the "
+            "env is not deterministic, so it cannot be branched by replay"
+        )
+
+    def _shown(self) -> list[Message]:
+        return self.table.context(self.messages)
+
+    def _prompt(self, shown: Sequence[Message]) -> tuple[int, ...]:
+        last = self.turns[-1] if self.turns else None
+        return self.table.renderer.prompt(shown, last.prompt_ids + last.action_ids if last else ())
 
     async def _turns(self) -> Stop:
         rules = self.table.rules
         while len(self.turns) < rules.max_turns:
             last = self.turns[-1] if self.turns else None
-            after = last.prompt_ids + last.action_ids if last else ()
-            prompt_ids = self.table.renderer.prompt(self.table.context(self.messages), after)
+            shown = self._shown()
+            prompt_ids = self._prompt(shown)
             room = rules.max_context - len(prompt_ids)
             if room < 1:
                 if last is None:
                     self.metrics["prompt_too_long"] = 1.0
                 return Stop.MAX_TOKENS
             is_same_row = continues(last, prompt_ids)
-            row = (0 if last is None else last.row) + (not is_same_row and last is not None)
-            key = await self._state_key()
-            completion = await self._act(prompt_ids, min(rules.max_tokens, room))
-            stop = await self._answer(prompt_ids, completion, row, key)
+            seen = Seen(
+                prompt_ids=prompt_ids,
+                row=(0 if last is None else last.row) + (not is_same_row and last is not None),
+                images=images_of(since_reply(self.messages) if is_same_row else shown),
+                state_key=await self._state_key(),
+            )
+            completion = await self._act(prompt_ids, shown, min(rules.max_tokens, room))
+            stop = await self._answer(seen, completion)
             if stop is not None:
                 return stop
         return Stop.MAX_TURNS
 
-    async def _act(self, prompt_ids: tuple[int, ...], max_tokens: int) -> Completion:
+    async def _act(
+        self, prompt_ids: tuple[int, ...], shown: Sequence[Message], max_tokens: int
+    ) -> Completion:
         self.waiting_for = "engine"
         completion = await self.agent.act(
             Seat(
                 prompt_ids=prompt_ids,
                 messages=tuple(self.messages),
-                images=tuple(self.pixels.values()),
+                images=images_of(shown),
                 runner=self.runner,
                 env=self.env,
                 episode=self.number,
@@ -196,24 +231,12 @@ class Episode:
                 seed=derive_seed(self.seed, len(self.turns)),
             )
         )
-        if not completion.ids:
-            raise EngineError("the engine answered without a single token")
-        if len(completion.logprobs) != len(completion.ids):
-            raise EngineError(
-                f"the engine answered {len(completion.ids)} tokens but "
-                f"{len(completion.logprobs)} logprobs"
-            )
-        if not all(math.isfinite(logprob) for logprob in completion.logprobs):
-            raise EngineError("the engine answered logprobs that are not finite")
-        return completion
+        return as_completion(completion)
 
-    async def _answer(
-        self, prompt_ids: tuple[int, ...], completion: Completion, row: int, key: str | None
-    ) -> Stop | None:
+    async def _answer(self, seen: Seen, completion: Completion) -> Stop | None:
         """Parse the reply, step the env, record the turn; a stop if the episode is over."""
         rules = self.table.rules
         text = self.table.renderer.text(completion.ids)
-        images = tuple(image.hash for image in self.messages[-1].images)
         self.messages.append(Message(role="assistant", text=text, ids=completion.ids))
         action = self.table.actions.parse(text)
         is_invalid = action is None
@@ -226,14 +249,14 @@ class Episode:
         is_invalid = is_invalid or bool(step.info.get("invalid_action", False))
         self.turns.append(
             Turn(
-                prompt_ids=prompt_ids,
+                prompt_ids=seen.prompt_ids,
                 action_ids=completion.ids,
                 sampler_logprobs=completion.logprobs,
                 versions=completion.versions,
-                row=row,
+                row=seen.row,
                 reward=float(step.reward),
-                state_key=key,
-                images=images,
+                state_key=seen.state_key,
+                images=tuple(image.hash for image in seen.images),
                 action=action,
                 invalid=is_invalid,
                 finish=completion.finish,
@@ -259,19 +282,20 @@ class Episode:
         success = step.info.get("success")
         if success is not None:
             self.success = bool(success)
-        metrics = step.info.get("metrics")
-        if isinstance(metrics, dict):
-            self.metrics.update(metrics)
+        metrics = step.info.get("metrics", {})
+        if not isinstance(metrics, Mapping):
+            raise EnvError(f"expected info['metrics'] to be a mapping, got {metrics!r:.200}")
+        for name, value in metrics.items():
+            if not isinstance(value, SupportsFloat):
+                raise EnvError(f"expected numbers in info['metrics'], got {name}={value!r:.200}")
+            self.metrics[str(name)] = float(value)
 
     def _hear(self, observation: Observation) -> None:
-        for image in observation.images:
-            self.pixels[image.hash] = image
-        if observation.messages is not None:
-            self.messages.extend(observation.messages)
-        else:
-            self.messages.append(
-                Message(role="user", text=observation.text, images=observation.images)
-            )
+        heard = observation.messages
+        if heard is None:
+            heard = (Message(role="user", text=observation.text, images=observation.images),)
+        self.messages.extend(heard)
+        self.pixels.update((image.hash, image) for image in images_of(heard))
 
     async def _state_key(self) -> str | None:
         if not self.table.rules.state_keys or "state_key" not in abilities(self.env.template):
@@ -286,6 +310,54 @@ class Episode:
             return await self.runner.call(self.env, verb, *args, timeout_s=timeout_s)
         finally:
             self.env_seconds += time.perf_counter() - began
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a turn begins with: its prompt, the row that it lies in, the images new to that row."""
+
+    prompt_ids: tuple[int, ...]
+    row: int
+    images: tuple[Image, ...]
+    state_key: str | None
+
+
+def images_of(messages: Sequence[Message]) -> tuple[Image, ...]:
+    """Every image that the messages show, in order, repeated ones as often as they are shown."""
+    return tuple(image for message in messages for image in message.images)
+
+
+def since_reply(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages after the last reply."""
+    replies = [i for i, message in enumerate(messages) if message.role == "assistant"]
+    return messages[replies[-1] + 1 :] if replies else messages
+
+
+def as_completion(value: object) -> Completion:
+    """The completion that an agent answered. Raises `EngineError`."""
+    if not isinstance(value, Completion):
+        raise EngineError(f"expected a Completion from the engine, got {value!r:.200}")
+    count = len(value.ids)
+    if not count:
+        raise EngineError("the engine answered without a single token")
+    if len(value.logprobs) != count:
+        raise EngineError(f"the engine answered {count} tokens but {len(value.logprobs)} logprobs")
+    if not all(math.isfinite(logprob) for logprob in value.logprobs):
+        raise EngineError("the engine answered logprobs that are not finite")
+    if value.versions and sum(n for _, n in value.versions) != count:
+        raise EngineError(
+            f"the engine's versions {value.versions} do not sum to its {count} sampled tokens"
+        )
+    return value
+
+
+def as_action(value: object) -> Action:
+    """The action that an env's expert or list of legal actions holds. Raises `EnvError`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return value
+    raise EnvError(f"expected an action (a string or a list of strings), got {value!r:.200}")
 
 
 def as_observation(value: object) -> Observation:

@@ -27,7 +27,7 @@ def continues(last: Turn | None, prompt_ids: Sequence[int]) -> bool:
 
 
 def fold(group: Group, *, index: int, temperature: float = 1.0) -> list[Row]:
-    """The rows of a group's scored trajectories, in order; `index` is the group's place in the step."""
+    """The rows of a group's scored trajectories; `index` is the group's place in the step."""
     return [
         row
         for i in group.scored
@@ -35,9 +35,7 @@ def fold(group: Group, *, index: int, temperature: float = 1.0) -> list[Row]:
     ]
 
 
-def _rows(
-    episode: Trajectory, *, trajectory: int, group: int, temperature: float
-) -> list[Row]:
+def _rows(episode: Trajectory, *, trajectory: int, group: int, temperature: float) -> list[Row]:
     numbered = list(enumerate(episode.turns))
     inherited = episode.parent.turn if episode.parent else 0
     return [

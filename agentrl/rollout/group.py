@@ -6,8 +6,9 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from agentrl.core.errors import AgentRLError, RewardError
+from agentrl.core.errors import RewardError
 from agentrl.core.protocols import GroupReward, Reward
 from agentrl.core.types import Failure, Group, Score, Stop, Trajectory
 
@@ -30,45 +31,50 @@ async def score_group(group: Group, reward: Reward, *, timeout_s: float) -> Grou
     return replace(group, trajectories=tuple(scored))
 
 
-async def _one(
-    reward: Reward, trajectory: Trajectory, timeout_s: float
-) -> Score | float | None | Failure:
+class _Broken(NamedTuple):
+    """A reward that raised, was late or answered nonsense."""
+
+    stop: Stop
+    error: str
+
+
+async def _one(reward: Reward, trajectory: Trajectory, timeout_s: float) -> object:
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as deadline:
             return await reward(trajectory)
-    except TimeoutError:
-        return Failure(where="reward", error=f"the reward did not answer within {timeout_s:g} s")
     except Exception as error:  # noqa: BLE001 - the boundary to users' code: counted, never hidden
-        return Failure(where="reward", error=f"{type(error).__name__}: {error}")
+        return _broken(error, deadline, timeout_s)
 
 
 async def _all_at_once(
     reward: GroupReward, trajectories: Sequence[Trajectory], timeout_s: float
-) -> Sequence[Score | float | None | Failure]:
+) -> Sequence[object]:
     if not trajectories:
         return []
     try:
-        async with asyncio.timeout(timeout_s):
-            answers = await reward.score_group(trajectories)
+        async with asyncio.timeout(timeout_s) as deadline:
+            answers = list(await reward.score_group(trajectories))
         if len(answers) != len(trajectories):
             raise RewardError(f"expected {len(trajectories)} scores, got {len(answers)}")
-    except TimeoutError:
-        broken = Failure(where="reward", error=f"the judge did not answer within {timeout_s:g} s")
-        return [broken] * len(trajectories)
     except Exception as error:  # noqa: BLE001 - the boundary to users' code: counted, never hidden
-        broken = Failure(where="reward", error=f"{type(error).__name__}: {error}")
-        return [broken] * len(trajectories)
+        return [_broken(error, deadline, timeout_s)] * len(trajectories)
     return answers
 
 
-def _with(trajectory: Trajectory, answer: Score | float | None | Failure) -> Trajectory:
-    try:
-        if isinstance(answer, Failure):
-            return replace(trajectory, stop=Stop.ERROR, failure=answer, success=None)
-        return replace(trajectory, score=as_score(answer, trajectory))
-    except AgentRLError as error:
-        failure = Failure(where="reward", error=str(error))
-        return replace(trajectory, stop=Stop.ERROR, failure=failure, success=None)
+def _broken(error: Exception, deadline: asyncio.Timeout, timeout_s: float) -> _Broken:
+    if deadline.expired() and isinstance(error, TimeoutError):
+        return _Broken(Stop.TIMEOUT, f"the reward did not answer within {timeout_s:g} s")
+    return _Broken(Stop.ERROR, f"{type(error).__name__}: {error}")
+
+
+def _with(trajectory: Trajectory, answer: object) -> Trajectory:
+    if not isinstance(answer, _Broken):
+        try:
+            return replace(trajectory, score=as_score(answer, trajectory))
+        except (RewardError, OverflowError) as error:  # a Python int may be too large for a float
+            answer = _Broken(Stop.ERROR, str(error))
+    failure = Failure(where="reward", error=answer.error)
+    return replace(trajectory, stop=answer.stop, failure=failure, success=None)
 
 
 def as_score(answer: object, trajectory: Trajectory) -> Score | None:
@@ -79,14 +85,19 @@ def as_score(answer: object, trajectory: Trajectory) -> Score | None:
     """
     if answer is None:
         return None
-    if isinstance(answer, bool | int | float):
-        answer = Score(value=float(answer))
+    if isinstance(answer, int | float):
+        answer = Score(value=answer)
     if not isinstance(answer, Score):
-        raise RewardError(f"expected a Score, a number or None from the reward, got {answer!r:.200}")
+        raise RewardError(
+            f"expected a Score, a number or None from the reward, got {answer!r:.200}"
+        )
     if answer.turns is not None and len(answer.turns) != len(trajectory.turns):
         raise RewardError(
             f"the reward scored {len(answer.turns)} turns of a trajectory that has "
             f"{len(trajectory.turns)}"
         )
     numbers = (answer.value, *(answer.turns or ()))
-    return answer if all(math.isfinite(number) for number in numbers) else None
+    strange = [number for number in numbers if not isinstance(number, int | float)]
+    if strange:
+        raise RewardError(f"expected numbers in the reward's Score, got {strange[0]!r:.200}")
+    return replace(answer, value=float(answer.value)) if all(map(math.isfinite, numbers)) else None

@@ -156,6 +156,7 @@ async def _dead(handle: ProcessHandle, verb: str) -> EnvError:
     handle.is_broken = True
     with suppress(TimeoutError):
         await _readable(handle.process.sentinel, CLOSE_S)
+    handle.process.join(1.0)  # the exit code follows the sentinel by a moment
     code = handle.process.exitcode
     how = (
         f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with {code}"
@@ -180,8 +181,8 @@ async def _reap(process: SpawnProcess, *, is_broken: bool) -> None:
         kill(process)
     with suppress(TimeoutError):
         await _readable(process.sentinel, CLOSE_S)
-    if process.is_alive():
-        kill(process)
+    process.join(1.0)
+    kill(process)
     process.join()
     process.close()
 
@@ -208,7 +209,7 @@ def _pickled(value: object, complaint: str) -> bytes:
 
 
 def serve(pipe: Connection, payload: bytes) -> None:
-    """Build the env and answer calls until `close` or the end of the pipe."""
+    """Build the env and answer calls until the pipe ends."""
     os.setsid()
     with asyncio.Runner() as loop:
         try:
@@ -227,8 +228,6 @@ def serve(pipe: Connection, payload: bytes) -> None:
             except EnvError as error:
                 answer = _told(error)
             _send(pipe, answer)
-            if verb == "close":
-                return
 
 
 def _told(error: EnvError) -> Answer:

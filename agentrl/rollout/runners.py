@@ -200,8 +200,10 @@ class ThreadRunner:
         limit = limit_of(handle, timeout_s)
         try:
             async with asyncio.timeout(limit):
-                value = await handle.thread.run(lambda loop: called(loop, handle.env, verb, args))
-        except TimeoutError:
+                value = await handle.thread.run(
+                    lambda loop: called(loop, handle.env, verb, args, limit)
+                )
+        except TimeoutError:  # ours, or the DeadlineError of a coroutine that was ended there
             raise late(handle, verb, limit) from None
         except asyncio.CancelledError:
             handle.is_broken = True
@@ -215,11 +217,11 @@ class ThreadRunner:
             return
         handle.is_closed = True
         if is_broken or handle.is_broken:
-            handle.thread.stop(last=lambda loop: called(loop, handle.env, "close", ()))
+            handle.thread.stop(last=lambda loop: called(loop, handle.env, "close", (), CLOSE_S))
             return
         try:
             async with asyncio.timeout(CLOSE_S):
-                await handle.thread.run(lambda loop: called(loop, handle.env, "close", ()))
+                await handle.thread.run(lambda loop: called(loop, handle.env, "close", (), CLOSE_S))
                 handle.thread.stop()
                 await handle.thread.join()
         except TimeoutError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from agentrl.core.errors import DeadlineError, EnvError
+from agentrl.core.errors import AgentRLError, ConfigError, DeadlineError, EnvError
 from agentrl.core.protocols import Agent, Env, Reward, Runner, StartSampler, Strategy
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Failure, Fork, Group, Start, Stop, Task, Trajectory
@@ -42,22 +43,37 @@ class Worker:
     async def collect(
         self, tasks: Sequence[Task], *, agent: Agent, group_size: int, label: str, step: int = 0
     ) -> list[Group]:
-        """Scored groups of every task. `label` and `step` decide the seeds of the episodes."""
+        """Scored groups of every task. `label` and `step` decide the seeds of the episodes.
+
+        Raises:
+            ConfigError: the group is larger than episode numbers allow.
+        """
+        if group_size > SIBLINGS:
+            raise ConfigError(
+                f"expected at most {SIBLINGS} episodes of a task, got {group_size}: lower "
+                "rollout.group_size or eval.samples"
+            )
         play = _Playing(
             worker=self,
             agent=agent,
             group_size=group_size,
             seed=derive_seed(self.seed, label, step),
-            slots=asyncio.Semaphore(self.in_flight or len(tasks) * group_size + 1),
+            slots=asyncio.Semaphore(self.in_flight or sys.maxsize),
         )
-        return await self.strategy.collect(tasks, play)
+        try:
+            return await self.strategy.collect(tasks, play)
+        except BaseExceptionGroup as group:
+            errors = group.subgroup(AgentRLError)
+            if errors is None:
+                raise
+            raise _first(errors) from group  # one clear error instead of one for each episode
 
     async def close(self) -> None:
         """Close every env."""
         await self.pool.close()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Playing:
     """What a strategy is handed for one `collect` (`core.protocols.Play`)."""
 
@@ -85,16 +101,20 @@ class _Playing:
         """One episode on a lent env; an env that broke is not lent again."""
         number = group * SIBLINGS + sibling
         lockstep = self.agent.lockstep if isinstance(self.agent, EngineAgent) else None
-        async with self.slots:
-            if lockstep is not None:
-                lockstep.enter(number)
-                await asyncio.sleep(0)  # let every sibling enter before the first one asks
+        await self.slots.acquire()
+        if lockstep is not None:
+            lockstep.enter(number)
+        try:
+            await asyncio.sleep(0)  # let every sibling enter before the first one asks
+            return await self._play(task, start, group, number, fork)
+        finally:
+            self.slots.release()
             try:
-                return await self._play(task, start, group, number, fork)
+                await asyncio.sleep(0)  # whoever takes the slot enters before the others go on
             finally:
                 if lockstep is not None:
                     lockstep.leave(number)
-                await self.agent.end(number)
+            await self.agent.end(number)
 
     async def _play(
         self,
@@ -132,6 +152,11 @@ class _Playing:
 
     async def score(self, group: Group) -> Group:
         """The group with its rewards."""
-        return await score_group(
-            group, self.worker.reward, timeout_s=self.worker.reward_timeout_s
-        )
+        return await score_group(group, self.worker.reward, timeout_s=self.worker.reward_timeout_s)
+
+
+def _first(errors: BaseException) -> BaseException:
+    """The first error in nested groups of them."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

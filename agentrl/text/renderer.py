@@ -52,8 +52,8 @@ class Plain:
         missing = [mark for mark in MARKS if mark not in known]
         if missing:
             raise ConfigError(
-                f"renderer: 'plain' needs the tokens {', '.join(missing)}, which this tokenizer does "
-                "not have; use renderer=template, or a model built from a config"
+                f"renderer: 'plain' needs the tokens {', '.join(missing)}, which this tokenizer "
+                "does not have; use renderer=template, or a model built from a config"
             )
         self.tokenizer = tokenizer
         self._mark = {mark[2:-2]: known[mark] for mark in MARKS}
@@ -94,8 +94,8 @@ class Template:
         if not tokenizer.chat_template:
             raise ConfigError(
                 "renderer: 'template' needs a tokenizer with a chat template, and "
-                f"{tokenizer.name_or_path or 'this tokenizer'} has none; add chat_template.jinja to "
-                "the model folder, or use renderer=plain with a model built from a config"
+                f"{tokenizer.name_or_path or 'this tokenizer'} has none; add chat_template.jinja "
+                "to the model folder, or use renderer=plain with a model built from a config"
             )
         self.tokenizer = tokenizer
         self.end_of_turn = self._find_end_of_turn()
@@ -123,8 +123,10 @@ class Template:
     def prompt(self, messages: Sequence[Message], after: Sequence[int] = ()) -> tuple[int, ...]:
         """The row so far and the encoded increment, or a fresh rendering."""
         text = self._render(messages, reply=True)
-        shown = self.tokenizer.decode(
-            list(after), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        shown = str(
+            self.tokenizer.decode(
+                list(after), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
         )
         if after and text.startswith(shown):
             return (*after, *self._encode(text[len(shown) :]))

@@ -17,8 +17,8 @@ MARKS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|too
 def train_bpe(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE of at most `vocabulary` ids, the marks included.
 
-    Any text can be encoded, since the 256 bytes are always there; words that the texts repeat become
-    single tokens.
+    Any text can be encoded, since the 256 bytes are always there; words that the texts repeat
+    become single tokens.
 
     Raises:
         ConfigError: `vocabulary` has no room for the bytes and the marks.

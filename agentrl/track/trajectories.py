@@ -1,4 +1,4 @@
-"""Episodes on disk, token by token: `trajectories/*.parquet`, for the report and for anyone's pandas.
+"""Episodes on disk, token by token: `trajectories/*.parquet`, for the report and anyone's pandas.
 
 A record is plain data, made from a `Trajectory` by `record`. Of each turn it keeps the tokens that
 are new: what the prompt adds to the row so far, then what was sampled; joining the turns of a row
@@ -173,18 +173,21 @@ def write_episodes(path: Path, episodes: Sequence[EpisodeRecord]) -> Path:
     return path
 
 
-def read_episodes(path: Path) -> list[EpisodeRecord]:
-    """What `write_episodes` wrote.
+def read_episodes(path: Path, only: Sequence[int] | None = None) -> list[EpisodeRecord]:
+    """What `write_episodes` wrote, or only the episodes at some indices, in that order.
 
     Raises:
         DataError: the file is none of ours, or of a schema that this version cannot read.
     """
     if path.suffix == ".jsonl":
-        return [_from_json(line) for line in _json_lines(path)]
+        lines = list(_json_lines(path))
+        return [_from_json(lines[i]) for i in (range(len(lines)) if only is None else only)]
     import pyarrow.parquet as parquet
 
     _check_version(path, (parquet.read_schema(path).metadata or {}).get(_VERSION_KEY.encode()))
-    return [_from_plain(row) for row in parquet.read_table(path).to_pylist()]
+    table = parquet.read_table(path)
+    table = table if only is None else table.take(list(only))
+    return [_from_plain(row) for row in table.to_pylist()]
 
 
 def read_heads(path: Path) -> list[Head]:
@@ -356,5 +359,3 @@ def _check_version(path: Path, found: bytes | int | None) -> None:
             f"{path} has episode schema version {version}, and this agentrl reads "
             f"{SCHEMA_VERSION}: read it with the agentrl that wrote it"
         )
-
-

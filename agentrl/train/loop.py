@@ -15,19 +15,15 @@ from random import Random
 from agentrl.algo.spread import spread
 from agentrl.core.config import Config
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Group, Scored, Sum, merge_metrics
+from agentrl.core.types import Group, Scored, Sum, Trajectory, merge_metrics
 from agentrl.rollout.fold import fold
 from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
 from agentrl.train.run import Run, open_run
 from agentrl.train.update import update
 
 
-def train(config: Config, *, dry_run: bool = False) -> Path:
+def train(config: Config) -> Path:
     """Run a config from its first demonstration to its report.
-
-    Args:
-        config: the resolved tree.
-        dry_run: play one episode, print its tokens and the batch plan, and train nothing.
 
     Returns:
         The run folder.
@@ -59,19 +55,18 @@ def train(config: Config, *, dry_run: bool = False) -> Path:
                 run, [TrainRow(row=r, advantages=a) for r, a in zip(rows, credit, strict=True)]
             )
 
-            losses = []
-            for part in minibatches(items, run, step):
-                losses.append(
-                    update(
-                        part,
-                        objective=run.objective,
-                        scorer=config.scorer,
-                        parallel=config.parallel,
-                        module=run.module,
-                        budget=config.optim.tokens_per_microbatch,
-                        grad_clip=config.optim.grad_clip,
-                    )
+            losses = [
+                update(
+                    part,
+                    objective=run.objective,
+                    scorer=config.scorer,
+                    parallel=config.parallel,
+                    module=run.module,
+                    budget=config.optim.tokens_per_microbatch,
+                    grad_clip=config.optim.grad_clip,
                 )
+                for part in minibatches(items, run, step)
+            ]
             gap = run.push(items)
 
             done = time.perf_counter()
@@ -83,7 +78,8 @@ def train(config: Config, *, dry_run: bool = False) -> Path:
                 "sync/probe_gap": Sum(gap),
             }
             metrics = {**episode_metrics(groups), **selection, **timing, **merge_metrics(losses)}
-            run.record(step + 1, kept, items, metrics)
+            dropped = [group for group in groups if not any(group is other for other in kept)]
+            run.record(step + 1, [*kept, *dropped], items, metrics)
             run.evaluate_and_save(step + 1)
         run.finish()
         return run.folder
@@ -106,7 +102,7 @@ def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
 
 
 def minibatches(items: Sequence[TrainRow], run: Run, step: int) -> list[list[TrainRow]]:
-    """The step's optimiser steps: each epoch shuffles trajectories and cuts them in equal shares."""
+    """The step's updates: each epoch shuffles trajectories and cuts them in equal shares."""
     settings = run.config.optim
     parts: list[list[TrainRow]] = []
     by_trajectory: dict[tuple[int, int], list[TrainRow]] = {}
@@ -130,15 +126,27 @@ def sampled_tokens(groups: Sequence[Group]) -> int:
 def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:
     """Means over the episodes that did not fail."""
     episodes = [t for g in groups for t in g.trajectories if not t.stop.is_failure]
+    scores = [t.score.value for t in episodes if t.score]
     turns = [turn for t in episodes for turn in t.turns]
     n, k = float(len(episodes)), float(len(turns))
+    told = sorted({name for t in episodes for name in t.metrics} - {"prompt_too_long"})
     return {
         "rollout/success": Sum(float(sum(bool(t.success) for t in episodes)), n),
-        "rollout/reward": Sum(sum(t.score.value for t in episodes if t.score), n),
+        "rollout/reward": Sum(sum(scores), float(len(scores))),
         "rollout/turns": Sum(k, n),
         "rollout/tokens": Sum(float(sum(t.n_tokens for t in episodes)), n),
         "rollout/rows": Sum(float(sum(t.turns[-1].row + 1 for t in episodes if t.turns)), n),
         "rollout/invalid": Sum(float(sum(turn.invalid for turn in turns)), k),
         "rollout/truncated": Sum(float(sum(t.stop.is_truncation for t in episodes)), n),
+        "rollout/prompt_too_long": Sum(
+            sum(t.metrics.get("prompt_too_long", 0.0) for t in episodes)
+        ),
         "time/env_s": Sum(sum(t.env_seconds for t in episodes)),
+        **{f"env/{name}": mean_of(name, episodes) for name in told},
     }
+
+
+def mean_of(name: str, episodes: Sequence[Trajectory]) -> Sum:
+    """Mean of a metric that the env reports, over the episodes in which it does."""
+    values = [t.metrics[name] for t in episodes if name in t.metrics]
+    return Sum(sum(values), float(len(values)))

@@ -19,7 +19,7 @@ def add_lora(module: torch.nn.Module, settings: Lora, seed: int) -> torch.nn.Mod
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return get_peft_model(  # type: ignore[return-value]
+            return get_peft_model(
                 module,
                 LoraConfig(
                     r=settings.rank,

@@ -139,7 +139,6 @@ def collate(
     old = [row.old_logprobs for row in rows]
     ref = [row.ref_logprobs for row in rows]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(row.key for row in rows))}
-    whole = dict(n_tokens=n_tokens, n_trajectories=n_trajectories)
     return Batch(
         ids_BT=padded([r.row.ids for r in rows], torch.long).to(device),
         mask_BT=padded([r.advantages.mask for r in rows], torch.bool).to(device),
@@ -152,7 +151,8 @@ def collate(
         trajectory_B=torch.tensor([numbers[r.key] for r in rows], device=device),
         group_B=torch.tensor([r.row.group for r in rows], device=device),
         lengths_B=torch.tensor([float(lengths[r.key]) for r in rows], device=device),
-        **whole,
+        n_tokens=n_tokens,
+        n_trajectories=n_trajectories,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import math
 import platform
 import resource
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,17 +22,24 @@ from random import Random
 import torch
 
 from agentrl.core.config import Config
-from agentrl.core.errors import ConfigError
+from agentrl.core.errors import ConfigError, TrainingError
 from agentrl.core.loading import to_yaml
 from agentrl.core.protocols import Agent, abilities
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Json, Row, Split, Sum, Task
 from agentrl.engines.policy import load_policy
 from agentrl.evaluate.report import write_report
-from agentrl.evaluate.runner import Stage, build_stage, evaluate, resolve_checkpoint
+from agentrl.evaluate.runner import (
+    Stage,
+    build_stage,
+    enough_tasks,
+    evaluate,
+    resolve_checkpoint,
+)
 from agentrl.evaluate.statistics import EvalResult, append_eval
 from agentrl.rollout.agents import EngineAgent
 from agentrl.rollout.fold import fold
+from agentrl.track.jsonl import finite
 from agentrl.track.trajectories import record, write_episodes
 from agentrl.train.checkpoint import Checkpoints
 from agentrl.train.lora import add_lora
@@ -59,6 +68,7 @@ class Run:
     reference: torch.nn.Module | None = None
     optimiser: torch.optim.Optimizer | None = None
     version: int = 0
+    has_told_of_unscored: bool = False
     probe_ids: tuple[int, ...] = ()
     results: dict[str, EvalResult] = field(default_factory=dict)
     sft_results: dict[str, SftResult] = field(default_factory=dict)
@@ -100,9 +110,12 @@ class Run:
         )
         solved = [group for group in groups if group.trajectories[0].success]
         if not solved:
+            failure = commonest_failure(groups)
             raise ConfigError(
-                f"sft: the expert solved none of {count} {split} tasks within rollout.max_turns="
-                f"{self.config.rollout.max_turns}"
+                f"sft: the expert solved none of {len(groups)} {split} tasks within "
+                f"rollout.max_turns={self.config.rollout.max_turns} turns of at most "
+                f"sampling.max_tokens={self.config.sampling.max_tokens} tokens"
+                + (f"; {failure}" if failure else "")
             )
         self._write_episodes(f"demos-{split}", "demo", "demo", 0, solved)
         return [row for g, group in enumerate(solved) for row in fold(group, index=g)]
@@ -133,13 +146,16 @@ class Run:
         )
         self.sft_results[name] = result
         if result.is_exhausted:
-            self.say(f"{name}: the dev loss still fell at sft.max_steps={self.config.sft.max_steps}")
+            self.say(
+                f"{name}: the dev loss still fell at sft.max_steps={self.config.sft.max_steps}"
+            )
         self.final_evaluation(name, self.agent)
 
     def start_training(self) -> None:
-        """Adapters, reference, optimiser: everything that needs the weights after the warm start."""
+        """Reference and optimiser: what needs the weights as the warm start left them."""
         config = self.config
-        if config.kl is not None and config.lora is None:
+        # Without its adapter, a policy that was warmed up is not what it was when RL began.
+        if config.kl is not None and (config.lora is None or config.sft is not None):
             self.reference = copy.deepcopy(self.module).requires_grad_(False)
         self.optimiser = build_optimiser(self.module, config.optim)
         config.parallel.wrap(self.module, self.optimiser)
@@ -160,11 +176,19 @@ class Run:
         tasks = self.config.curriculum.next(
             self.tasks, settings.tasks_per_step, step, self.config.run.seed
         )
-        return self.loop.run(
+        groups = self.loop.run(
             self.stage.worker.collect(
                 tasks, agent=self.agent, group_size=settings.group_size, label="train", step=step
             )
         )
+        stops = [t.stop for group in groups for t in group.trajectories]
+        if stops and all(stop.is_failure for stop in stops):
+            self._write_episodes(f"train-{step + 1:06d}", "train", "step", step + 1, groups)
+            raise TrainingError(
+                f"step {step + 1}: every episode failed, so there is nothing to learn from; "
+                f"{commonest_failure(groups)}"
+            )
+        return groups
 
     def push(self, rows: Sequence[TrainRow]) -> float:
         """Give the engine the new weights and prove it on the tokens of the first row."""
@@ -182,6 +206,13 @@ class Run:
         metrics = {key: value.mean for key, value in parts.items()}
         for sink in self.config.track:
             sink.log(step, metrics)
+        unscored = parts.get("episodes/unscored", Sum(0.0)).total
+        if unscored and not self.has_told_of_unscored:
+            self.has_told_of_unscored = True
+            self.say(
+                f"step {step}: the reward gave {unscored:.0f} episode(s) no score (None or NaN); "
+                "they are not trained on. Metric episodes/unscored counts them from now on"
+            )
         self._write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
 
     def evaluate_and_save(self, step: int) -> None:
@@ -202,7 +233,7 @@ class Run:
                 )
             )
             append_eval(self.folder, result)
-            dev = result.success
+            dev = None if math.isnan(result.success) else result.success
             self.say(f"step {step}: {settings.split} success {result.success:.3f}")
         every = self.config.checkpoint.every
         if dev is not None or is_last or (every and step % every == 0):
@@ -217,7 +248,9 @@ class Run:
 
     def finish(self) -> None:
         """Evaluate the best checkpoint on the final tasks, write summary and report."""
-        if self.config.run.steps:
+        if not self.config.run.steps:
+            self.checkpoints.save(0, self._write_checkpoint)
+        else:
             best = resolve_checkpoint(self.folder)
             self.say(f"final evaluation of {best.name}, the best by dev success")
             policy = load_policy(
@@ -256,7 +289,7 @@ class Run:
     def _write_summary(self) -> None:
         names = {"sft_double": "sft_double_demos"}
         entry: dict[str, Json] = {
-            f"success_{names.get(name, name)}": result.success
+            f"success_{names.get(name, name)}": finite(result.success)
             for name, result in self.results.items()
         }
         entry |= {
@@ -312,7 +345,7 @@ class Run:
 def turn_advantages(
     groups: Sequence[Group], rows: Sequence[TrainRow]
 ) -> dict[tuple[int, int], list[list[float]]]:
-    """Advantages as `[turn][sampled token]` by (group, trajectory), 0 where a token is not trained."""
+    """Advantages `[turn][sampled token]` by (group, trajectory), 0 where not trained."""
     found: dict[tuple[int, int], list[list[float]]] = {}
     for item in rows:
         row = item.row
@@ -335,25 +368,26 @@ def open_run(config: Config, loop: asyncio.Runner) -> Iterator[Run]:
     stage = loop.run(build_stage(config))
     if config.lora is not None:
         stage.policy.module = add_lora(stage.policy.module, config.lora, config.run.seed)
+    tasks = enough_tasks(config.env, "train", 1)
     folder = make_folder(config.run_folder)
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
-    for sink in config.track:
-        sink.open(folder, config.run.name, config.run.steps)
-    loop.run(config.engine.start(stage.policy))
     run = Run(
         config=config,
         folder=folder,
         stage=stage,
         agent=stage.engine_agent(),
         loop=loop,
-        tasks=config.env.tasks("train"),
+        tasks=tasks,
         objective=Objective(
             loss=config.loss, aggregate=config.aggregate, kl=config.kl, mismatch=config.mismatch
         ),
         checkpoints=Checkpoints(folder=folder / "checkpoints", keep=config.checkpoint.keep),
     )
     try:
+        for sink in config.track:
+            sink.open(folder, config.run.name, config.run.steps)
+        loop.run(config.engine.start(stage.policy))
         yield run
     finally:
         loop.run(stage.worker.close())
@@ -362,8 +396,18 @@ def open_run(config: Config, loop: asyncio.Runner) -> Iterator[Run]:
             sink.close()
 
 
+def commonest_failure(groups: Sequence[Group]) -> str:
+    """Which boundary failed most often, how often, and what it said; empty if none did."""
+    episodes = [t for group in groups for t in group.trajectories]
+    failures = Counter(t.failure for t in episodes if t.failure is not None)
+    if not failures:
+        return ""
+    failure, count = failures.most_common(1)[0]
+    return f"the {failure.where} failed in {count} of {len(episodes)} episodes: {failure.error}"
+
+
 def check_needs(config: Config) -> None:
-    """Refuse an estimator whose needs this run cannot meet, and a warm start without an expert."""
+    """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
     unmet = sorted(config.advantage.needs - AVAILABLE_NEEDS)
     if unmet:
         raise ConfigError(
@@ -375,6 +419,9 @@ def check_needs(config: Config) -> None:
             f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
             "sft=none with a model that knows the action format"
         )
+    if config.eval.every and config.run.steps:
+        enough_tasks(config.env, config.eval.split, config.eval.tasks)
+    enough_tasks(config.env, config.eval.final_split, config.eval.final_tasks)
 
 
 def make_folder(folder: Path) -> Path:

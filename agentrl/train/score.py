@@ -27,7 +27,7 @@ def padded(values: Sequence[Sequence[float]], dtype: torch.dtype) -> torch.Tenso
 @register("scorer", "padded")
 @dataclass(frozen=True, kw_only=True)
 class Padded:
-    """Right-padded rows in one forward pass; logits only in columns that predict a sampled token."""
+    """Right-padded rows in one forward pass; logits only in columns that predict a sample."""
 
     chunk: Annotated[int, Ge(1)] = 2048
     """Positions whose float32 log-softmax is held at once."""

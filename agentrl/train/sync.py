@@ -7,6 +7,7 @@ not arrive, or arrived in part, stops the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum
 
 import torch
 
@@ -36,7 +37,7 @@ async def push(
         ids_1T = torch.tensor([list(probe_ids)], device=parameter.device)
         logp_TV = module(input_ids=ids_1T, use_cache=False).logits[0, :-1].float().log_softmax(-1)
         ours = logp_TV.gather(1, ids_1T[0, 1:, None])[:, 0].tolist()
-    gap = sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / max(len(ours), 1)
+    gap = fsum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / max(len(ours), 1)
     if not gap <= TOLERANCE.get(parameter.dtype, 5e-2):
         raise TrainingError(
             f"weight push {version} failed its parity probe: the engine's logprobs differ from the "

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -17,7 +17,7 @@ from agentrl.engines.policy import LoadedPolicy
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def sft(
         ) from error
     watch = _BestByDevLoss(module=policy.module, patience=settings.patience)
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         """Feeds dev losses to `watch` and stops the trainer when it says so."""
 
         def on_evaluate(
@@ -89,16 +89,16 @@ def sft(
             args: TrainingArguments,
             state: TrainerState,
             control: TrainerControl,
-            metrics: dict[str, float],
-            **kwargs: object,
+            **kwargs: Any,
         ) -> None:
-            watch.note(state.global_step, metrics["eval_loss"])
-            say(f"sft step {state.global_step}: dev loss {metrics['eval_loss']:.4f}")
+            loss = float(kwargs["metrics"]["eval_loss"])
+            watch.note(state.global_step, loss)
+            say(f"sft step {state.global_step}: dev loss {loss:.4f}")
             control.should_training_stop = watch.is_stopped
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
-            model=policy.module,
+            model=cast("PreTrainedModel", policy.module),
             processing_class=policy.tokenizer,
             args=SFTConfig(
                 output_dir=scratch,

@@ -52,9 +52,9 @@ class Objective:
             per_token = per_token - self.entropy * scores.entropy_BT
         weight_B = self.aggregate(batch.lengths_B, batch.n_tokens, batch.n_trajectories)
         loss = (torch.where(mask, per_token, 0.0) * weight_B[:, None]).sum()
-        gap = ((logp.detach() - batch.sampler_logprobs_BT).abs() * mask).sum()
+        gap = ((old - batch.sampler_logprobs_BT).abs() * mask).sum()
         metrics["loss/entropy"] = Sum(float((scores.entropy_BT.detach() * mask).sum()), count)
-        metrics["loss/sampler_gap"] = Sum(float(gap), count)
+        metrics["mismatch/gap"] = Sum(float(gap), count)
         metrics["loss/policy"] = Sum(float(loss.detach()))
         return loss, metrics
 

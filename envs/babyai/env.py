@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
+
+from annotated_types import Ge
 
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import Env, RunsIn
@@ -57,7 +59,7 @@ class BabyAI(Env):
 
     level: str = "GoToObj"
     """A level's short name: `GoToObj` is `BabyAI-GoToObj-v0`, `DoorKey-6x6` is MiniGrid's."""
-    cap: int = 16
+    cap: Annotated[int, Ge(1)] = 16
     """Steps until truncation; success after n steps is worth 1 - 0.9 * n / cap."""
     repeat_goal: bool = False
     """Say the goal in each observation (for context policies that forget the first)."""
@@ -65,23 +67,18 @@ class BabyAI(Env):
     """Describe the view in words."""
     images: bool = False
     """Show the view as a picture."""
-    tile_pixels: int = 16
+    tile_pixels: Annotated[int, Ge(1)] = 16
     """Side of one of the picture's 7x7 cells, in pixels."""
-    train_tasks: int = 2_000
+    train_tasks: Annotated[int, Ge(1)] = 2_000
     """Length of the train split; each task is another start."""
-    dev_tasks: int = 200
+    dev_tasks: Annotated[int, Ge(1)] = 200
     """Length of the dev split."""
-    test_tasks: int = 400
+    test_tasks: Annotated[int, Ge(1)] = 400
     """Length of the test split."""
 
     def __post_init__(self) -> None:
         if not (self.words or self.images):
             raise ConfigError("babyai: words and images are both off: the agent would see nothing")
-        if self.cap < 1 or self.tile_pixels < 1:
-            raise ConfigError(
-                "babyai: cap and tile_pixels must be at least 1, "
-                f"got cap={self.cap} and tile_pixels={self.tile_pixels}"
-            )
         self._id = level_id(self.level)
         self._game: MiniGridEnv | None = None
         self._bot: Bot | None = None

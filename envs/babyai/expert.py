@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentrl.core.errors import EnvError
@@ -41,7 +42,7 @@ class Bot:
             act(self._game, number)
             self._fed.append(number)
             self._advice = self._replan(number)
-        if self._advice is None or self._advice == NO_OP:
+        if self._advice is None:
             raise EnvError(
                 f"babyai: the bot has no advice after {len(log)} actions in the level with seed "
                 f"{self._seed}: what was done may have made it unsolvable"
@@ -54,15 +55,15 @@ class Bot:
         return BabyAIBot(self._game)  # type: ignore[no-untyped-call]
 
     def _replan(self, taken: int | None) -> int | None:
-        """Advice after `taken`. A bot that gives up (it does after any opened box) is replaced by
-        one that starts from here; None if that gives up too."""
+        """Advice after `taken`. A bot that gives up (it does after any opened box), or believes
+        that all is done, is replaced by one that starts from here; None if that is at a loss too.
+        """
         from minigrid.utils.baby_ai_bot import DisappearedBoxError
 
-        try:
-            return int(self._bot.replan(taken))  # type: ignore[no-untyped-call]
-        except (DisappearedBoxError, AssertionError):
+        for action in (taken, None):
+            with suppress(DisappearedBoxError, AssertionError):
+                advice = int(self._bot.replan(action))  # type: ignore[no-untyped-call]
+                if advice != NO_OP:
+                    return advice
             self._bot = self._fresh()
-        try:
-            return int(self._bot.replan())  # type: ignore[no-untyped-call]
-        except (DisappearedBoxError, AssertionError):
-            return None
+        return None

@@ -26,22 +26,30 @@ UNPLAYABLE = re.compile(r"MiniGrid-(GoToDoor|GoToObject|Playground|WFC)")
 
 
 @cache
-def levels() -> dict[str, str]:
-    """Short name -> gymnasium id; BabyAI before MiniGrid, the newest version of each."""
+def playable() -> tuple[str, ...]:
+    """The gymnasium ids of all levels that can be played here, sorted."""
     import gymnasium  # half a second: not before a level is asked for
     import minigrid  # noqa: F401 - registers its levels
 
+    families = ("MiniGrid-", "BabyAI-")
+    ids = (i for i in gymnasium.registry if i.startswith(families) and not UNPLAYABLE.match(i))
+    return tuple(sorted(ids))
+
+
+@cache
+def levels() -> dict[str, str]:
+    """Short name -> gymnasium id; BabyAI before MiniGrid, the newest version of each."""
     found: dict[str, str] = {}
-    for family in ("MiniGrid", "BabyAI"):
-        ids = [i for i in gymnasium.registry if i.startswith(family) and not UNPLAYABLE.match(i)]
-        found |= {i.removeprefix(f"{family}-").rsplit("-v", 1)[0]: i for i in sorted(ids)}
+    for family in ("MiniGrid-", "BabyAI-"):
+        ids = [i for i in playable() if i.startswith(family)]
+        found |= {i.removeprefix(family).rsplit("-v", 1)[0]: i for i in ids}
     return found
 
 
 def level_id(level: str) -> str:
     """The gymnasium id of a short name (or of itself). Raises `ConfigError`."""
     known = levels()
-    if level in known.values():
+    if level in playable():
         return level
     if level not in known:
         raise ConfigError(

@@ -21,7 +21,8 @@ class Starts:
     def __init__(self, gym_id: str) -> None:
         self._id = gym_id
         self._game = make(gym_id)
-        self._seed = 0
+        self.walked = 0
+        """Seeds looked at so far: 0 to `walked - 1`."""
         self._seen: set[str] = set()
         self._found: dict[Split, list[tuple[int, str, str]]] = {"train": [], "dev": [], "test": []}
         self._last_found = {"train": 0, "dev": 0, "test": 0}
@@ -32,24 +33,24 @@ class Starts:
         with self._lock:
             found = self._found[split]
             while len(found) <= index:
-                if self._seed - self._last_found[split] > PATIENCE:
+                if self.walked - self._last_found[split] > PATIENCE:
                     raise ConfigError(
                         f"env.level: {self._id} has only {len(found)} distinct starts for the "
-                        f"{split} split (seeds 0 to {self._seed - 1} brought no more): set "
+                        f"{split} split (seeds 0 to {self.walked - 1} brought no more): set "
                         f"env.{split}_tasks to at most {len(found)}"
                     )
                 self._walk()
             return found[index]
 
     def _walk(self) -> None:
-        self._game.reset(seed=self._seed)
+        self._game.reset(seed=self.walked)
         start = key(self._game)
         if start not in self._seen:
             split = split_of(start)
             self._seen.add(start)
-            self._found[split].append((self._seed, self._game.mission, start))
-            self._last_found[split] = self._seed
-        self._seed += 1
+            self._found[split].append((self.walked, self._game.mission, start))
+            self._last_found[split] = self.walked
+        self.walked += 1
 
 
 @cache

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.runs import Words, broken, episode, task
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Failure, Group, Stop, Trajectory
@@ -19,6 +18,7 @@ from agentrl.evaluate.statistics import (
     summarise,
     wilson,
 )
+from support.runs import Words, broken, episode, task
 
 Z = 1.959964
 
@@ -49,10 +49,13 @@ def test_wilson_inverts_the_score_test(counts: tuple[int, int]) -> None:
     ("successes", "n", "low", "high"),
     [(91, 200, 0.387, 0.524), (190, 200, 0.910, 0.973), (0, 64, 0.0, 0.057), (200, 200, 0.981, 1)],
 )
-def test_wilson_gives_published_intervals(
-    successes: int, n: int, low: float, high: float
-) -> None:
+def test_wilson_gives_published_intervals(successes: int, n: int, low: float, high: float) -> None:
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-4)
+
+
+@pytest.mark.parametrize("n", [1, 7, 200, 1000])
+def test_wilson_ends_exactly_where_nothing_or_everything_succeeded(n: int) -> None:
+    assert (wilson(0, n)[0], wilson(n, n)[1]) == (0.0, 1.0)
 
 
 def test_wilson_without_a_trial_excludes_nothing() -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -26,14 +26,18 @@ from support import WAKE, AsyncEchoEnv, BadEnv, EchoEnv, PlainEnv, ProcessEchoEn
 
 RUNNERS = (InlineRunner, ThreadRunner, ProcessRunner)
 CUTTING = (ThreadRunner, ProcessRunner)
-TASK = EchoEnv().tasks("train")[9]
+TASK = EchoEnv().tasks("train")[10]
 
-every_runner = pytest.mark.parametrize(
-    "runner", [kind() for kind in RUNNERS], ids=lambda r: type(r).__name__
-)
-cutting_runner = pytest.mark.parametrize(
-    "runner", [kind() for kind in CUTTING], ids=lambda r: type(r).__name__
-)
+SLEEPER = Task(id="sleeper", seed=0, answer="sleep")
+
+
+def with_runners(kinds: Sequence[type[Runner]]) -> pytest.MarkDecorator:
+    """Run a test once for each kind of runner."""
+    return pytest.mark.parametrize("runner", [pytest.param(k(), id=k.__name__) for k in kinds])
+
+
+every_runner = with_runners(RUNNERS)
+cutting_runner = with_runners(CUTTING)
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +175,7 @@ class OddStep(EchoEnv):
 @pytest.mark.parametrize(
     ("step", "complaint"),
     [
-        (Step(observation=None), "the observation of step's Step"),  # type: ignore[arg-type]
+        (Step(observation=None), "Step.observation to be an Observation or a str, got NoneType"),  # type: ignore[arg-type]
         (Step(observation="x", reward="1"), "Step.reward to be a number, got str '1'"),  # type: ignore[arg-type]
         (Step(observation="x", reward=True), "Step.reward to be a number, got bool True"),
         (Step(observation="x", info=[]), "Step.info to be a mapping"),  # type: ignore[arg-type]
@@ -212,7 +216,7 @@ def test_a_hanging_env_is_cut_at_its_deadline(runner: Runner, at: str) -> None:
         finally:
             seconds.append(time.monotonic() - began)
 
-    with pytest.raises(DeadlineError, match=f"env BadEnv: {at} did not answer within 0.2 s"):
+    with pytest.raises(DeadlineError, match=rf"env BadEnv: {at} did not answer within 0\.2 s"):
         play(runner, BadEnv(fault="hang", at=at), use)
     assert 0.19 < seconds[0] < 2
 
@@ -220,16 +224,10 @@ def test_a_hanging_env_is_cut_at_its_deadline(runner: Runner, at: str) -> None:
 @every_runner
 def test_a_hanging_coroutine_is_cut_at_its_deadline(runner: Runner) -> None:
     async def use(handle: EnvHandle) -> object:
-        return await runner.call(
-            handle, "reset", Task(id="x", seed=0, answer="sleep"), timeout_s=0.2
-        )
+        return await runner.call(handle, "reset", SLEEPER, timeout_s=0.2)
 
-    with pytest.raises(DeadlineError, match="did not answer within 0.2 s"):
+    with pytest.raises(DeadlineError, match=r"did not answer within 0\.2 s"):
         play(runner, AsyncEchoEnv(), use)
-    # The thread's own loop still sleeps; ending it takes the sleep with it only in a process.
-    for thread in threading.enumerate():
-        if thread.name.startswith("env "):
-            thread.name = f"abandoned {thread.name}"
 
 
 def test_an_inline_call_that_was_late_is_refused_when_it_returns() -> None:
@@ -261,9 +259,7 @@ def test_an_env_that_exits_its_process_is_an_env_error(at: str) -> None:
 @every_runner
 def test_a_cancelled_call_breaks_the_env(runner: Runner) -> None:
     async def use(handle: EnvHandle) -> object:
-        call = asyncio.ensure_future(
-            runner.call(handle, "reset", Task(id="x", seed=0, answer="sleep"))
-        )
+        call = asyncio.ensure_future(runner.call(handle, "reset", SLEEPER, timeout_s=0.5))
         await asyncio.sleep(0.1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -272,9 +268,6 @@ def test_a_cancelled_call_breaks_the_env(runner: Runner) -> None:
 
     with pytest.raises(EnvError, match="AsyncEchoEnv is broken by a call"):
         play(runner, AsyncEchoEnv(), use)
-    for thread in threading.enumerate():
-        if thread.name.startswith("env "):
-            thread.name = f"abandoned {thread.name}"
 
 
 @every_runner
@@ -282,9 +275,7 @@ def test_an_unknown_verb_names_the_nearest(runner: Runner) -> None:
     async def use(handle: EnvHandle) -> object:
         return await runner.call(handle, "expert_actoin")
 
-    with pytest.raises(
-        EnvError, match="has no method 'expert_actoin'; did you mean 'expert_action'"
-    ):
+    with pytest.raises(EnvError, match="no method 'expert_actoin'; did you mean 'expert_action'"):
         play(runner, EchoEnv(), use)
 
 
@@ -312,9 +303,10 @@ def test_a_close_that_raises_is_told_once(runner: Runner) -> None:
     async def use(handle: EnvHandle) -> object:
         with pytest.raises(EnvRaisedError, match="close raised ValueError"):
             await runner.close(handle)
-        return await runner.close(handle)
+        await runner.close(handle)
+        return "closed"
 
-    assert play(runner, BadEnv(fault="raise", at="close"), use) is None
+    assert play(runner, BadEnv(fault="raise", at="close"), use) == "closed"
 
 
 def test_an_env_that_cannot_be_pickled_says_so_before_a_process_starts() -> None:
@@ -417,7 +409,5 @@ def test_a_handle_of_another_runner_is_a_type_error() -> None:
         handle = await InlineRunner().open(EchoEnv())
         await ThreadRunner().call(handle, "reset", TASK)
 
-    with pytest.raises(
-        TypeError, match="expected a ThreadHandle of this runner, got a InlineHandle"
-    ):
+    with pytest.raises(TypeError, match="expected a ThreadHandle of this runner, got"):
         asyncio.run(whole())

@@ -132,14 +132,19 @@ class PlainEnv(Env):
 
     def __init__(self, word: str) -> None:
         self.word = word
+        self.is_over = True
 
     def tasks(self, split: Split) -> Sequence[Task]:
         return [Task(id=f"plain/{split}", seed=0, answer=self.word, instruction=split)]
 
     def reset(self, task: Task) -> str:
+        self.is_over = False
         return f"{task.instruction}: what is the word?"
 
     def step(self, action: Action) -> Step:
+        if self.is_over:
+            raise RuntimeError("the episode is over")
+        self.is_over = True
         return Step(observation="", terminated=True, info={"success": action == self.word})
 
 

@@ -1,4 +1,4 @@
-"""A run folder as a finished run leaves it, made in a second: for the report and whoever reads runs.
+"""A run folder as a finished run leaves it, made in a second, for whoever reads runs.
 
 Nothing is learned here. Episodes walk a little text world whose words are the tokens, so that
 prompts, masks, rows and advantages fit together as in a real run.
@@ -27,7 +27,7 @@ from agentrl.core.types import (
 )
 from agentrl.evaluate.statistics import append_eval, summarise
 from agentrl.track.jsonl import JsonLines
-from agentrl.track.trajectories import EpisodeRecord, record, write_episodes
+from agentrl.track.trajectories import EpisodeRecord, Phase, record, write_episodes
 
 ACTIONS = ("go forward", "turn left", "turn right", "pick up", "toggle")
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
@@ -107,7 +107,9 @@ def png(width: int, height: int, seed: int = 0) -> bytes:
     )
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
@@ -149,7 +151,7 @@ def episode(
         action = "dance a little" if is_invalid else rng.choice(ACTIONS)
         sampled = (*words.ids(f" {action}"), 0)
         row = prompt + sampled
-        shown = ()
+        shown: tuple[str, ...] = ()
         if has_images:
             image = Image(png(96, 96, seed=seed * 31 + index))
             pixels[image.hash] = image
@@ -232,7 +234,7 @@ def advantages(group: Group) -> list[list[list[float]] | None]:
 
 
 def records(
-    words: Words, made: Sequence[Group], *, phase: str, label: str, step: int
+    words: Words, made: Sequence[Group], *, phase: Phase, label: str, step: int
 ) -> list[EpisodeRecord]:
     """Every episode of the groups, with advantages if they were trained on."""
     kept = []
@@ -243,7 +245,7 @@ def records(
             kept.append(
                 record(
                     one,
-                    phase=phase,  # type: ignore[arg-type]
+                    phase=phase,
                     label=label,
                     step=step,
                     group=number,
@@ -271,12 +273,12 @@ def write_metrics(folder: Path, steps: int) -> None:
                 "rollout/turns": 9 - 5 * done + rng.gauss(0, 0.3),
                 "rollout/tokens": 27 - 15 * done + rng.gauss(0, 1),
                 "rollout/invalid": 0.05 * (1 - done),
-                "rollout/frac_zero_std_groups": min(1.0, 0.1 + 0.5 * done + rng.gauss(0, 0.03)),
-                "loss/total": rng.gauss(0, 0.02),
+                "groups/frac_zero_std": min(1.0, 0.1 + 0.5 * done + rng.gauss(0, 0.03)),
+                "loss/policy": rng.gauss(0, 0.02),
                 "loss/entropy": 0.9 - 0.6 * done + rng.gauss(0, 0.02),
                 "loss/kl": 0.001 + 0.02 * done + abs(rng.gauss(0, 0.002)),
                 "loss/clip_high": abs(rng.gauss(0.02, 0.01)),
-                "optim/grad_norm": math.nan if step == 3 else abs(rng.gauss(0.8, 0.2)),
+                "loss/grad_norm": math.nan if step == 3 else abs(rng.gauss(0.8, 0.2)),
                 "optim/lr": 5e-4 * min(1, step / 3),
                 "time/step_s": 2.9 - done + rng.gauss(0, 0.1),
                 "time/rollout_s": 1.5 - 0.7 * done + rng.gauss(0, 0.1),
@@ -291,7 +293,9 @@ def write_metrics(folder: Path, steps: int) -> None:
 def write_evals(folder: Path, words: Words, steps: int) -> None:
     """Floor, ceiling, both warm starts, evaluations during training, and the end."""
     named = (("random", 0, 0.07), ("expert", 0, 1.0), ("sft_double", 0, 0.62), ("sft", 0, 0.45))
-    during = [(("step"), step, 0.45 + 0.5 * (1 - math.exp(-step / 12))) for step in range(0, steps, 10)]
+    during = [
+        (("step"), step, 0.45 + 0.5 * (1 - math.exp(-step / 12))) for step in range(0, steps, 10)
+    ]
     for name, step, rate in (*named, *during, ("final", steps, 0.93)):
         split = "dev" if name == "step" else "test"
         played = groups(words, tasks=200, samples=1, rate=rate, seed=step + 3)

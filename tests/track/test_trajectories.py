@@ -10,7 +10,6 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.runs import Words, broken, episode, png, task
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Image, Score, Stop, Trajectory, Turn
@@ -24,8 +23,9 @@ from agentrl.track.trajectories import (
     record,
     write_episodes,
 )
+from support.runs import Words, broken, episode, png, task
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 NUMBER = st.floats(allow_nan=False)
 
 
@@ -120,6 +120,13 @@ def test_episodes_come_back_as_they_were_written(
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_single_episodes_can_be_read(tmp_path: Path, name: str) -> None:
+    kept = [replace(recorded(two_rows()), sibling=number) for number in range(4)]
+    path = write_episodes(tmp_path / name, kept)
+    assert read_episodes(path, [3, 1]) == [kept[3], kept[1]]
+
+
 def test_a_turn_keeps_the_tokens_that_are_new_in_it() -> None:
     first, second, third = recorded(two_rows()).turns
     assert (first.ids, first.mask) == ([1, 2, 10, 11], [False, False, True, True])
@@ -178,7 +185,7 @@ def test_advantages_that_do_not_fit_are_refused() -> None:
 
 def test_a_rewritten_history_that_claims_its_old_row_is_refused() -> None:
     turns = (turn((1, 2), (10,)), turn((2, 10, 3), (11,)))
-    with pytest.raises(DataError, match="turn 1 says it continues row 0.* must open a new row"):
+    with pytest.raises(DataError, match=r"turn 1 says it continues row 0.* must open a new row"):
         recorded(Trajectory(task=task(1), turns=turns, stop=Stop.DONE))
 
 
@@ -214,7 +221,9 @@ def test_without_pyarrow_json_lines_are_written_and_said_once(
     assert json.loads(paths[0].read_text().splitlines()[0]) == {"agentrl.trajectories": 1}
 
 
-@pytest.mark.parametrize(("name", "error"), [("a.parquet", pa.ArrowInvalid), ("a.jsonl", TypeError)])
+@pytest.mark.parametrize(
+    ("name", "error"), [("a.parquet", pa.ArrowInvalid), ("a.jsonl", TypeError)]
+)
 def test_a_write_that_fails_leaves_the_old_file(
     tmp_path: Path, name: str, error: type[Exception]
 ) -> None:

@@ -19,7 +19,7 @@ from agentrl.core.types import AdvantageOut, Scored
 class GroupNormalised:
     """`(r_i - mean) / (std + eps)` within the group (Shao et al. 2024, arXiv 2402.03300, eq. 3).
 
-    The standard deviation has ddof 1, as in the public trainers; an all-equal group gives exactly 0.
+    The standard deviation has ddof 1, as in the public trainers; an all-equal group gives 0.
     `scale=none` is Dr. GRPO (Liu et al. 2025, arXiv 2503.20783); `scale=batch` divides by the
     deviation of all rewards of the step.
     """

@@ -14,7 +14,7 @@ from agentrl.core.types import AdvantageOut, Scored
 @register("advantage", "rloo")
 @dataclass(frozen=True, kw_only=True)
 class LeaveOneOut:
-    """`r_i` minus the mean of its siblings' rewards (Ahmadian et al. 2024, arXiv 2402.14740, eq. 7).
+    """`r_i` minus the mean of its siblings' rewards (Ahmadian et al. 2024, 2402.14740, eq. 7).
 
     Equals `n / (n - 1) * (r_i - mean)`. A lone trajectory has no siblings and gets 0.
     """

@@ -45,9 +45,7 @@ class PpoClip:
         clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
         loss = torch.maximum(-advantages * ratio, -advantages * clipped)
         if self.dual is not None:
-            loss = torch.where(
-                advantages < 0, torch.minimum(loss, -advantages * self.dual), loss
-            )
+            loss = torch.where(advantages < 0, torch.minimum(loss, -advantages * self.dual), loss)
         count = float(mask.sum())
         is_low = (ratio < 1.0 - self.low) & (advantages < 0) & mask
         is_high = (ratio > 1.0 + self.high) & (advantages > 0) & mask

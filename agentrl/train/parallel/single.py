@@ -34,7 +34,7 @@ class Single:
 
     def backward(self, loss_sum: torch.Tensor, *, is_last: bool) -> None:
         """Add the gradient; counts are global already, so nothing is scaled."""
-        loss_sum.backward()  # type: ignore[no-untyped-call]
+        loss_sum.backward()
 
     def step(self, max_norm: float) -> float:
         """Clip, check, update, clear."""

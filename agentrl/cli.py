@@ -1,0 +1,278 @@
+"""Train language-model agents with reinforcement learning, and look at what they do.
+
+Each command imports what it needs when it runs, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import agentrl
+from agentrl.core.errors import AgentRLError, ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from agentrl.core.explaining import Described
+
+SPLITS = ("train", "dev", "test")
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises `ConfigError` instead of printing usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and how to find out more."""
+        raise ConfigError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+    def format_help(self) -> str:
+        """The usual help; `train` also lists the keys of a config."""
+        return super().format_help() + (_keys() if self.prog.endswith(" train") else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit status: 0; 1 when something failed; 2 for a config or command line that cannot be
+        used; 130 after Ctrl-C.
+    """
+    is_debugging = os.environ.get("AGENTRL_DEBUG") == "1"
+    logging.basicConfig(
+        level=logging.INFO if is_debugging else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    except AgentRLError as error:
+        if is_debugging:
+            raise
+        _complain(str(error))
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt as stopped:
+        _complain(str(stopped) or "interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read a command line; `a.b=c` may stand anywhere in it.
+
+    Raises:
+        ConfigError: an unknown command or flag (the nearest is named), or something is missing.
+    """
+    parser, commands = _parser()
+    named = next((word for word in argv if not word.startswith("-")), None)
+    if named is not None and named not in commands:
+        near, known = did_you_mean(named, commands), ", ".join(commands)
+        raise ConfigError(f"no command is called {named!r}{near} (known: {known})")
+    flags = commands[named]._option_string_actions if named else {}
+    overrides = _overrides(argv, [flag for flag, action in flags.items() if action.nargs != 0])
+    args, unknown = parser.parse_known_args([word for word in argv if word not in overrides])
+    for flag in (word.partition("=")[0] for word in unknown if word.startswith("-")):
+        names = [name for name in flags if name.startswith("--")]
+        near = did_you_mean(flag, names)
+        raise ConfigError(f"agentrl {named}: no flag {flag!r}{near} (known: {', '.join(names)})")
+    args.overrides = [*unknown, *overrides]
+    if args.overrides and not getattr(args, "takes_overrides", False):
+        raise ConfigError(f"agentrl {named}: {args.overrides[0]!r} is one word too many")
+    return args
+
+
+def _overrides(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """The words `a.b=c`, but for values of flags."""
+    before = ["", *argv]
+    return [
+        word
+        for previous, word in zip(before, argv, strict=False)
+        if _OVERRIDE.match(word) and previous not in flags
+    ]
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(
+        prog="agentrl", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"agentrl {agentrl.__version__}")
+    parser.set_defaults(run=lambda _: _help(parser))
+    below = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], *, takes_overrides: bool = True
+    ) -> _Parser:
+        text = inspect.getdoc(run) or ""
+        command = below.add_parser(
+            name,
+            help=text.partition("\n")[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            usage=f"%(prog)s [flags]{' [key=value ...]' if takes_overrides else ''}",
+        )
+        command.set_defaults(run=run, takes_overrides=takes_overrides)
+        return command
+
+    train = add("train", _train)
+    train.add_argument("config", metavar="CONFIG.yaml", type=Path, help="a YAML file of settings")
+    train.add_argument(
+        "--dry-run", action="store_true", help="play one episode, show its tokens, train nothing"
+    )
+    evaluate = add("eval", _eval)
+    evaluate.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="a run folder, or weights in one"
+    )
+    evaluate.add_argument("--env", help="another environment than the run's own")
+    evaluate.add_argument("--split", choices=SPLITS, default="test", help="which tasks (test)")
+    evaluate.add_argument("--tasks", type=int, default=200, help="how many of them (200)")
+    evaluate.add_argument("--samples", type=int, default=1, help="episodes of each (1)")
+    evaluate.add_argument("--out", type=Path, help="a JSON file for the results")
+    play = add("play", _play)
+    play.add_argument("env", metavar="ENV", help="the name of an environment")
+    play.add_argument("--split", choices=SPLITS, default="train", help="which tasks (train)")
+    play.add_argument("--task", type=int, default=0, help="which of them, from 0 (0)")
+    listing = add("list", _list, takes_overrides=False)
+    listing.add_argument("slot", metavar="SLOT", nargs="?", help="one slot only")
+    listing.add_argument("--markdown", action="store_true", help="as Markdown tables")
+    explain = add("explain", _explain, takes_overrides=False)
+    explain.add_argument("key", metavar="KEY", nargs="?", help="such as optim.lr or advantage")
+    check = add("check-env", _check_env)
+    check.add_argument("env", metavar="ENV", help="the name of an environment")
+    return parser, dict(below.choices)
+
+
+def _help(parser: _Parser) -> int:
+    _say(parser.format_help().rstrip())
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Train as a YAML file says; key=value overrides it, as in optim.lr=1e-4 advantage=rloo."""
+    from agentrl.core.config import load_config
+
+    config = load_config(args.config, args.overrides)
+    if args.dry_run:
+        from agentrl.train.dry import dry_run
+
+        _say(*dry_run(config))
+        return 0
+    from agentrl.train.loop import train
+
+    try:
+        folder = train(config)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted: the run so far is in {config.run_folder}") from None
+    _say(f"The run is in {folder}")
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    """Success of a checkpoint on held-out tasks; key=value overrides the config of its run."""
+    for flag in ("tasks", "samples"):
+        if getattr(args, flag) < 1:
+            raise ConfigError(f"--{flag}: must be 1 or more (got {getattr(args, flag)})")
+    if not args.checkpoint.exists():
+        raise ConfigError(f"{args.checkpoint}: there is no such run folder or checkpoint")
+    from agentrl.evaluate.runner import evaluate_checkpoint
+
+    results = evaluate_checkpoint(
+        args.checkpoint,
+        overrides=args.overrides,
+        env=args.env,
+        split=args.split,
+        tasks=args.tasks,
+        samples=args.samples,
+        out=args.out,
+    )
+    for result in results:
+        _say(*result.lines())
+    return 0
+
+
+def _play(args: argparse.Namespace) -> int:
+    """Take the model's seat in an environment; key=value are its settings, as in level=GoTo."""
+    from agentrl.core.config import load_alone
+    from agentrl.evaluate.play import play
+
+    play(load_alone(args.env, args.overrides), split=args.split, number=args.task)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    """Every slot of a config, the parts that can fill it, and their settings with defaults."""
+    from agentrl.core.explaining import describe
+    from agentrl.core.registry import FOLDERS
+
+    for slot in [args.slot] if args.slot else FOLDERS:
+        _say(*(_markdown if args.markdown else _plain)(slot, describe(slot)))
+    return 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    """What a key of a config means: type, range, default, and the parts that it can name."""
+    from agentrl.core.config import Config
+    from agentrl.core.explaining import explain, overview, table
+
+    columns = shutil.get_terminal_size((100, 24)).columns
+    if args.key:
+        _say(*explain(Config, args.key).lines(columns))
+    else:
+        _say(*table(overview(Config), columns))
+    return 0
+
+
+def _check_env(args: argparse.Namespace) -> int:
+    """Check what an environment promises; key=value are its settings, as in level=GoTo."""
+    from agentrl.core.config import load_alone
+    from agentrl.evaluate.check_env import check_env
+
+    report = check_env(load_alone(args.env, args.overrides).env)
+    _say(*report.lines())
+    return 0 if report.passed else 1
+
+
+def _plain(slot: str, parts: Sequence[Described]) -> list[str]:
+    lines = [slot]
+    for part in parts:
+        settings = " ".join(f"{name}={text}" for name, text in part.settings)
+        lines += [f"  {part.name}: {part.summary}", *([f"    {settings}"] if settings else [])]
+    return [*lines, *([] if parts else ["  no parts yet"]), ""]
+
+
+def _markdown(slot: str, parts: Sequence[Described]) -> list[str]:
+    lines = [f"## {slot}", "", "| name | what it does | settings |", "|---|---|---|"]
+    for part in parts:
+        settings = ", ".join(f"`{name}={text}`" for name, text in part.settings)
+        cells = (f"`{part.name}`", part.summary, settings)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def _keys() -> str:
+    from agentrl.core.config import Config
+    from agentrl.core.explaining import overview, table
+
+    columns = shutil.get_terminal_size((100, 24)).columns
+    lines = "\n".join(f"  {line}" for line in table(overview(Config), columns - 2))
+    return f"\nkeys (agentrl explain KEY says more):\n{lines}\n"
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def _complain(words: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"{words}\n")

@@ -128,6 +128,8 @@ async def _all_checks(
         except AgentRLError as error:
             bench.hangs += isinstance(error, DeadlineError)
             status, reason = Status.FAIL, str(error)
+        except Exception as error:  # noqa: BLE001 - what an env answers may break a check anywhere
+            status, reason = Status.FAIL, f"the check broke on {type(error).__name__}: {error}"
         results.append(CheckResult(name=name, status=status, reason=reason))
     return results
 
@@ -319,7 +321,7 @@ async def _starts(bench: Bench, tasks: Sequence[Task]) -> dict[object, Task]:
     async with bench.player() as player:
         for task in tasks:
             shown = await player.reset(task)
-            content = (shown, task.instruction, task.answer, json.dumps(task.data, sort_keys=True))
+            content = (shown, task.instruction, task.answer, repr(sorted(task.data.items())))
             found.setdefault(await player.state_key() or content, task)
             if time.monotonic() > until:
                 break

@@ -166,8 +166,9 @@ def evaluate_checkpoint(
             f"{checkpoint} lies in no run folder, so there is no config.yaml that names its "
             "environment: add --env NAME"
         )
-    changes = [f"env={env}"] if env else []
-    config = load_config(written, [*changes, *overrides])
+    config = load_config(written, overrides)
+    if env is not None and env != _name(config.env):
+        config = load_config(written, [f"env={env}", *overrides])
     config = replace(config, model=str(folder), lora=None)
     enough_tasks(config.env, split, tasks)
 
@@ -197,6 +198,11 @@ def evaluate_checkpoint(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps([result.to_json() for result in results], indent=1))
     return results
+
+
+def _name(env: Env) -> str | None:
+    found = registry.slot_of(type(env))
+    return found[1] if found else None
 
 
 def resolve_checkpoint(path: Path) -> Path:

@@ -4,11 +4,13 @@
 follows the tokenizer's chat template: it renders all messages, and where the row so far is a prefix
 of that rendering it encodes only what is new. Where the template rewrote history the rendering is
 encoded afresh, which opens a new row (`rollout/fold.py`). Sampled ids are never re-encoded: `plain`
-writes a reply by the ids that it came in, `template` keeps the row that holds them.
+writes a reply by the ids that it came in, `template` keeps the row that holds them. Control tokens
+that an observation spells out stay text in both.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -98,6 +100,8 @@ class Template:
                 "to the model folder, or use renderer=plain with a model built from a config"
             )
         self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        self._shield = _Shield([token.content for token in added if token.special])
         self.end_of_turn = self._find_end_of_turn()
         ends = [self.end_of_turn, tokenizer.eos_token_id]
         self.stop_ids = frozenset(i for i in ends if i is not None)
@@ -108,17 +112,38 @@ class Template:
             [Message(role="user", text="hi"), Message(role="assistant", text=PROBE)], reply=False
         )
         tail = self._encode(text.rpartition(PROBE)[2].lstrip())
-        return tail[0] if tail and tail[0] in self.tokenizer.all_special_ids else None
+        return tail[0] if tail and tail[0] in self.tokenizer.added_tokens_decoder else None
 
     def _render(self, messages: Sequence[Message], *, reply: bool) -> str:
-        chat = [{"role": message.role, "content": message.text} for message in messages]
-        rendered = self.tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=reply
-        )
+        """The template's text, in which control tokens that observations spell are shielded."""
+        from jinja2 import TemplateError
+
+        chat = [{"role": message.role, "content": self._said(message)} for message in messages]
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=reply
+            )
+        except TemplateError as error:
+            roles = ", ".join(dict.fromkeys(message.role for message in messages))
+            raise ConfigError(
+                f"renderer: the chat template refuses messages of the roles {roles}: {error}; "
+                "where it has no system role, set actions.system= (empty)"
+            ) from error
         return str(rendered)
 
+    def _said(self, message: Message) -> str:
+        is_observed = message.role in ("user", "tool")
+        return self._shield.put_on(message.text) if is_observed else message.text
+
     def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        ids: list[int] = []
+        for part, is_shielded in self._shield.parts(text):
+            ids.extend(
+                self.tokenizer.encode(
+                    part, add_special_tokens=False, split_special_tokens=is_shielded
+                )
+            )
+        return tuple(ids)
 
     def prompt(self, messages: Sequence[Message], after: Sequence[int] = ()) -> tuple[int, ...]:
         """The row so far and the encoded increment, or a fresh rendering."""
@@ -128,7 +153,7 @@ class Template:
                 list(after), skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
         )
-        if after and text.startswith(shown):
+        if after and self._shield.take_off(text).startswith(shown):
             return (*after, *self._encode(text[len(shown) :]))
         return self._encode(text)
 
@@ -140,6 +165,37 @@ class Template:
     def text(self, ids: Sequence[int]) -> str:
         """The sampled text without its end."""
         return _decode_reply(self.tokenizer, ids, self.stop_ids)
+
+
+class _Shield:
+    """Marks control tokens that are only spelt out, so that they can be encoded as text.
+
+    The first character of each is replaced by a code point that Unicode reserves for use inside a
+    program; text keeps its length.
+    """
+
+    def __init__(self, controls: Sequence[str]) -> None:
+        names = sorted(filter(None, controls), key=len, reverse=True)
+        codes = {c: chr(0xFDD0 + i) for i, c in enumerate(sorted({name[0] for name in names}))}
+        self._codes = str.maketrans(codes)
+        self._firsts = str.maketrans({code: first for first, code in codes.items()})
+        never = "(?!)"
+        self._spelt = re.compile("|".join(map(re.escape, names)) or never)
+        shielded = (re.escape(codes[name[0]] + name[1:]) for name in names)
+        self._shielded = re.compile(f"({'|'.join(shielded) or never})")
+
+    def put_on(self, text: str) -> str:
+        """The text with every control token in it shielded."""
+        return self._spelt.sub(lambda m: m[0][0].translate(self._codes) + m[0][1:], text)
+
+    def take_off(self, text: str) -> str:
+        """The text as it was."""
+        return text.translate(self._firsts)
+
+    def parts(self, text: str) -> list[tuple[str, bool]]:
+        """The text in pieces, shields taken off, and whether each had one."""
+        pieces = enumerate(self._shielded.split(text))
+        return [(self.take_off(p) if i % 2 else p, i % 2 == 1) for i, p in pieces if p]
 
 
 def _decode_reply(

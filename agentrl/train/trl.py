@@ -117,7 +117,7 @@ def sft(
                 max_length=None,
                 bf16=False,
                 use_cpu=policy.device.type == "cpu",
-                gradient_checkpointing=False,
+                activation_checkpointing=False,
                 dataset_kwargs={"skip_prepare_dataset": True},
             ),
             train_dataset=_dataset(train_rows),

@@ -248,10 +248,10 @@ def test_the_expert_is_asked_only_where_there_is_one() -> None:
 
 
 def test_an_expert_at_a_loss_says_so() -> None:
-    """In this start the things that were moved have shut the bot in."""
+    """A start and moves after which minigrid's bot finds no plan."""
     env = begun("PickupLoc", 13, cap=60)
     wander(env, 12, seed=2)
-    with pytest.raises(EnvError, match="the bot has no advice after 18 actions .* with seed 32"):
+    with pytest.raises(EnvError, match=r"the bot has no advice after 18 actions .* with seed 32"):
         follow_expert(env)
 
 
@@ -259,7 +259,7 @@ def test_splits_share_no_start_and_repeat_none() -> None:
     env = BabyAI(level="GoToObjS4", train_tasks=100, dev_tasks=50, test_tasks=50)
     keys = []
     for split in ("train", "dev", "test"):
-        for task in env.tasks(split):  # type: ignore[arg-type]
+        for task in env.tasks(split):
             env.reset(task)
             assert env.state_key() == task.data["start"]
             keys.append(env.state_key())
@@ -307,7 +307,7 @@ def test_the_key_knows_progress_but_not_the_clock() -> None:
     for turn in ("left", "right"):
         env.step(turn)
     assert env.state_key() == start
-    # An open box is gone, and a door that was opened and closed leaves an instruction half done.
+    # A door opened and closed again leaves the grid as it was and half of the instruction done.
     env = BabyAI(level="OpenTwoDoors", cap=200)
     env.reset(env.tasks("train")[0])
     while env.expert_action() != "toggle":

@@ -1,0 +1,78 @@
+"""The environment of docs/add-an-env.md: short, whole, and it passes the checker."""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentrl import Env, cli
+from agentrl.core import registry
+from agentrl.core.protocols import abilities
+from agentrl.core.types import Step
+from agentrl.evaluate.check_env import CHECKS, Status, check_env
+
+PAGE = Path(__file__).parents[2] / "docs" / "add-an-env.md"
+MOST_LINES = 40
+
+
+def source() -> str:
+    """The first Python block of the page."""
+    found = re.search(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Env]]:
+    """The class, imported from a file as a reader would have saved it."""
+    (tmp_path / "guess.py").write_text(source(), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry._parts, "env", dict(registry._parts["env"]))
+    yield importlib.import_module("guess").Guess
+    sys.modules.pop("guess")
+
+
+def test_the_environment_has_at_most_40_lines() -> None:
+    assert len(source().splitlines()) <= MOST_LINES
+
+
+def test_it_passes_every_check_that_applies(guess: type[Env]) -> None:
+    report = check_env(guess(), tasks=8)
+    assert [(r.name, r.reason) for r in report.of(Status.FAIL)] == []
+    assert {r.name for r in report.of(Status.SKIP)} == {
+        "snapshot equals replay",
+        "state keys hold in other processes",
+        "legal actions are valid",
+    }
+    assert abilities(guess()) == {"expert_action"}
+    assert len(report.results) == len(CHECKS)
+
+
+def test_its_expert_finds_every_number_of_every_split(guess: type[Env]) -> None:
+    env = guess()
+    for split in ("train", "dev", "test"):
+        for task in env.tasks(split):
+            env.reset(task)
+            step = env.step(env.expert_action())  # type: ignore[attr-defined]
+            while isinstance(step, Step) and not (step.terminated or step.truncated):
+                step = env.step(env.expert_action())  # type: ignore[attr-defined]
+            assert isinstance(step, Step)
+            assert step.info["success"] is True
+
+
+def test_the_command_line_checks_it_by_name_and_settings(
+    guess: type[Env], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guess.__name__ == "Guess"
+    assert cli.main(["check-env", "guess"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "guess: 12 pass, 0 fail, 3 skip"
+    assert cli.main(["check-env", "guess", "most=1000", "guesses=2"]) == 1
+    assert "the expert solves 0 of 5 tasks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ability", ["expert_action", "snapshot", "state_key", "legal_actions"])
+def test_the_page_explains_each_ability(ability: str) -> None:
+    assert f"`{ability}(" in PAGE.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from agentrl.core.errors import AgentRLError
 from agentrl.core.protocols import Env
 from agentrl.core.registry import register
 from agentrl.core.types import (
+    Action,
     Image,
     Message,
     Observation,
@@ -22,6 +23,7 @@ from agentrl.core.types import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Action",
     "AgentRLError",
     "Env",
     "Image",

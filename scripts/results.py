@@ -23,7 +23,7 @@ KEPT = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SEEDS = (1, 2, 3)
 METHODS = ("grpo", "rloo")
-LEVELS = ("GoToObj", "GoToLocalS8N2")
+LEVELS = ("GoToObj", "GoToLocalS6N2", "GoToLocalS8N2")
 FIGURES = (
     "success_random",
     "success_expert",
@@ -139,9 +139,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Regenerate docs/results.md.")
     parser.add_argument("--again", action="store_true", help="run everything anew")
     parser.add_argument("--table", action="store_true", help="only write the page")
+    parser.add_argument("--level", choices=LEVELS, action="append", help="run only this level")
     args = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
-    jobs = [(level, method, seed) for level in LEVELS for method in METHODS for seed in SEEDS]
+    levels = args.level or LEVELS
+    jobs = [(level, method, seed) for level in levels for method in METHODS for seed in SEEDS]
     for level, method, seed in [] if args.table else jobs:
         path = kept(level, method, seed)
         if path.exists() and not args.again:

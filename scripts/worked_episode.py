@@ -2,7 +2,8 @@
 
     python scripts/worked_episode.py runs/quickstart [STEP]
 
-The shortest solved episode of the step whose group also holds a failure (docs/concepts.md shows it).
+The shortest solved episode of at least three turns that has a failed sibling
+(docs/concepts.md shows one).
 """
 
 import sys
@@ -12,9 +13,9 @@ from agentrl.track.trajectories import EpisodeRecord, read_episodes
 
 
 def choose(episodes: list[EpisodeRecord]) -> EpisodeRecord:
-    """The shortest solved episode that has a failed sibling."""
+    """The shortest solved episode of three turns or more that has a failed sibling."""
     failed = {episode.group for episode in episodes if not episode.success}
-    solved = [episode for episode in episodes if episode.success and episode.group in failed]
+    solved = [e for e in episodes if e.success and e.group in failed and e.n_turns >= 3]
     if not solved:
         raise SystemExit("no group of this step holds both a solved and a failed episode")
     return min(solved, key=lambda episode: (episode.n_turns, episode.group, episode.sibling))

@@ -8,8 +8,9 @@ The whole prompt is computed at every call; nothing is kept between turns.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
@@ -80,7 +81,11 @@ class Generate:
                 self._submit(requests[first : first + self.max_batch])
 
     def _submit(self, batch: list[_Request]) -> None:
-        assert self._thread is not None
+        if self._thread is None:
+            for request in batch:
+                if not request.answer.done():
+                    request.answer.set_exception(EngineError("engine 'generate' was closed"))
+            return
         future = asyncio.get_running_loop().run_in_executor(self._thread, self._sample, batch)
 
         def deliver(done: asyncio.Future[list[Completion]]) -> None:
@@ -112,17 +117,18 @@ class Generate:
             ids_BT[i, width - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
             seen_BT[i, width - len(request.prompt_ids) :] = 1
         chooser = _Chooser([request.params for request in batch], width, device)
-        out_BT = module.generate(  # type: ignore[operator]
-            input_ids=ids_BT.to(device),
-            attention_mask=seen_BT.to(device),
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=params.max_tokens,
-                eos_token_id=sorted(params.stop_ids) or None,
-                pad_token_id=pad,
-            ),
-            logits_processor=LogitsProcessorList([chooser]),
-        )
+        with _bare_generation(module):
+            out_BT = module.generate(  # type: ignore[operator]
+                input_ids=ids_BT.to(device),
+                attention_mask=seen_BT.to(device),
+                generation_config=GenerationConfig(
+                    do_sample=False,
+                    max_new_tokens=params.max_tokens,
+                    eos_token_id=sorted(params.stop_ids) or None,
+                    pad_token_id=pad,
+                ),
+                logits_processor=LogitsProcessorList([chooser]),
+            )
         logprobs_BA = torch.stack(chooser.logprobs, dim=1).tolist()
         return [
             self._completion(ids, logprobs, params)
@@ -187,6 +193,19 @@ class _Chooser(LogitsProcessor):
             )
         self.logprobs.append(logprobs_B)
         return torch.full_like(scores, -torch.inf).scatter_(1, ids_B[:, None], 0.0)
+
+
+@contextmanager
+def _bare_generation(module: torch.nn.Module) -> Iterator[None]:
+    """Hides the checkpoint's own generation settings (penalties, bans, ends), which the model would
+    merge into ours: logprobs must be of the policy's distribution."""
+    find_base = getattr(module, "get_base_model", None)
+    owner = module if find_base is None else find_base()
+    kept, owner.generation_config = owner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        owner.generation_config = kept
 
 
 def _engine_error(error: BaseException) -> EngineError:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.auto import CONFIG_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
 from agentrl.core.errors import ConfigError, did_you_mean
@@ -21,7 +24,22 @@ if TYPE_CHECKING:
 
 disable_progress_bar()  # a bar for a file that loads in milliseconds hides what matters
 
-LOADABLE = (OSError, ValueError, KeyError)
+LOADABLE = (
+    ArithmeticError,
+    ImportError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises for files and settings that it cannot use."""
+
+FROM_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+LEGACY = ("rope_theta", "rope_scaling")
+"""Settings that transformers still takes, under names that a config no longer lists."""
 
 
 @dataclass(kw_only=True)
@@ -48,19 +66,33 @@ class LoadedPolicy:
         """Weights and tokenizer as a Hugging Face folder (a LoRA run saves its adapter merged)."""
         if hasattr(self.module, "merge_adapter"):
             adapted = cast("PeftModel", self.module)
-            tuner = cast("BaseTuner", adapted.base_model)
             base = cast("PreTrainedModel", adapted.get_base_model())
-            tuner.merge_adapter()
-            state = {
-                name.replace(".base_layer", ""): tensor
-                for name, tensor in base.state_dict().items()
-                if "lora_" not in name
-            }
-            base.save_pretrained(folder, state_dict=state)
-            tuner.unmerge_adapter()
+            base.save_pretrained(folder, state_dict=_merged_state(adapted, base))
         else:
             cast("PreTrainedModel", self.module).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _merged_state(adapted: PeftModel, base: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The base model's weights with the adapters added, under the base model's names.
+
+    Taking an adapter out again rounds, so the weights in training are put back as they were.
+    """
+    tuner = cast("BaseTuner", adapted.base_model)
+    under = {n: p for n, p in base.named_parameters() if ".base_layer." in n}
+    kept = {name: weight.detach().clone() for name, weight in under.items()}
+    tuner.merge_adapter()
+    try:
+        return {
+            name.replace(".base_layer", ""): tensor.clone() if name in kept else tensor
+            for name, tensor in base.state_dict().items()
+            if "lora_" not in name
+        }
+    finally:
+        tuner.unmerge_adapter()
+        with torch.no_grad():
+            for name, weight in under.items():
+                weight.copy_(kept[name])
 
 
 def load_policy(
@@ -100,19 +132,27 @@ def _device(name: str) -> torch.device:
 
 
 def _load(name: str, device: torch.device) -> LoadedPolicy:
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if not folder.is_dir() and (name.startswith((".", "/", "~")) or folder.exists()):
         siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ConfigError(f"model: no folder {name}{did_you_mean(folder.name, siblings)}")
+    source = str(folder) if folder.is_dir() else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        module = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        module, found = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
     except LOADABLE as error:
         where = "the folder" if folder.is_dir() else "a local folder of that name, or the hub,"
         raise ConfigError(
             f"model: cannot load {name!r}: {where} does not hold a causal language model with its "
-            f"tokenizer ({_first_line(error)})"
+            f"tokenizer ({_brief(error)})"
         ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"model: {name!r} lacks {len(missing)} weights of a {type(module).__name__}, which would "
+            f"be random: {', '.join(missing[:3])}"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return _loaded(module, tokenizer, folder if folder.is_dir() else None, device)
@@ -124,8 +164,13 @@ def _build(
     kind = config.pop("model_type", None)
     if not isinstance(kind, str):
         raise ConfigError("model: an inline config needs its model_type, e.g. {model_type: qwen3}")
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"model.model_type: transformers knows no {kind!r}{did_you_mean(kind, CONFIG_MAPPING)}"
+        )
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     try:
+        _check_keys(kind, config)
         settings = AutoConfig.for_model(
             kind, **config, vocab_size=len(tokenizer), bos_token_id=None, **ends
         )
@@ -133,8 +178,30 @@ def _build(
             torch.manual_seed(seed)
             module = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
     except LOADABLE as error:
-        raise ConfigError(f"model: cannot build a {kind!r} model: {_first_line(error)}") from error
+        raise ConfigError(f"model: cannot build a {kind!r} model: {_brief(error)}") from error
     return _loaded(module, tokenizer, None, device)
+
+
+def _check_keys(kind: str, config: Mapping[str, Json]) -> None:
+    """Refuse what the architecture does not have: transformers would take it and ignore it."""
+    plain = AutoConfig.for_model(kind)
+    known = {*plain.to_dict(), *plain.attribute_map, *LEGACY} - {*FROM_TOKENIZER}
+    for key in config:
+        if key in FROM_TOKENIZER:
+            raise ConfigError(f"model.{key}: comes from the tokenizer; set tokenizer.vocabulary")
+        if key not in known:
+            raise ConfigError(
+                f"model.{key}: a {kind!r} model has no such setting{did_you_mean(key, known)}"
+            )
+
+
+def _without_dropout(module: torch.nn.Module) -> None:
+    """The sampler and the trainer must see one distribution, so nothing is dropped at random."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        if isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def _loaded(
@@ -144,7 +211,8 @@ def _loaded(
     device: torch.device,
 ) -> LoadedPolicy:
     module.to(device).eval()  # type: ignore[arg-type]
-    config = module.config
+    _without_dropout(module)
+    config = module.config.get_text_config()
     ends = getattr(module, "generation_config", GenerationConfig()).eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
     return LoadedPolicy(
@@ -156,5 +224,5 @@ def _loaded(
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _brief(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -30,9 +30,10 @@ class Lockstep:
         """Return when every live episode waits too. Episodes that never entered pass at once."""
         if episode not in self._live:
             return
-        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        gate: asyncio.Future[None] = loop.create_future()
         self._waiting[episode] = gate
-        self._release()
+        loop.call_soon(self._release)  # not now: whoever asks last would pass before the others
         await gate
 
     def _release(self) -> None:

@@ -39,6 +39,10 @@ from agentrl.rollout.calls import (
 _log = logging.getLogger(__name__)
 
 
+BUILDING = "building it"
+UNGUARDED = "its message is above; a script that uses processes needs `if __name__ == '__main__':`"
+
+
 class Answer(NamedTuple):
     """What the child sends back: a value, or an error's text and the class it was raised as."""
 
@@ -88,7 +92,7 @@ class ProcessRunner:
         theirs.close()
         handle = ProcessHandle(template=template, process=process, pipe=ours)
         try:
-            await _answer(handle, "building it", OPEN_S)
+            await _answer(handle, BUILDING, OPEN_S)
         except BaseException:
             await self.close(handle, is_broken=True)
             raise
@@ -161,7 +165,8 @@ async def _dead(handle: ProcessHandle, verb: str) -> EnvError:
     how = (
         f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with {code}"
     )
-    return EnvError(f"env {handle.name}: its process {how} during {verb}")
+    hint = f" ({UNGUARDED})" if verb == BUILDING else ""
+    return EnvError(f"env {handle.name}: its process {how} during {verb}{hint}")
 
 
 async def _readable(fd: int, timeout_s: float) -> None:
@@ -215,7 +220,7 @@ def serve(pipe: Connection, payload: bytes) -> None:
         try:
             env = pickle.loads(payload).make()
         except Exception as error:  # noqa: BLE001 - the parent raises it
-            _send(pipe, _told(raised("in a new process", "building it", error)))
+            _send(pipe, _told(raised("in a new process", BUILDING, error)))
             return
         _send(pipe, Answer("value"))
         while True:

@@ -21,14 +21,12 @@ from agentrl.train.prepare import TrainRow, collate, micro_batches
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is minimised: surrogate, length normalisation, KL, entropy and mismatch correction."""
+    """What is minimised: surrogate, length normalisation, KL and mismatch correction."""
 
     loss: Loss
     aggregate: Aggregate
     kl: Kl | None = None
     mismatch: Mismatch | None = None
-    entropy: float = 0.0
-    """Coefficient of the entropy bonus."""
 
     def __call__(self, batch: Batch, scores: Scores) -> tuple[torch.Tensor, dict[str, Sum]]:
         """The batch's share of the step's loss (a scalar with gradient), and metrics."""
@@ -48,8 +46,6 @@ class Objective:
             penalty = self.kl(logp, batch.ref_logprobs_BT)
             per_token = per_token + penalty
             metrics["loss/kl"] = Sum(float((penalty * mask).sum()) / self.kl.beta, count)
-        if self.entropy:
-            per_token = per_token - self.entropy * scores.entropy_BT
         weight_B = self.aggregate(batch.lengths_B, batch.n_tokens, batch.n_trajectories)
         loss = (torch.where(mask, per_token, 0.0) * weight_B[:, None]).sum()
         gap = ((old - batch.sampler_logprobs_BT).abs() * mask).sum()
@@ -79,8 +75,7 @@ def update(
         lengths[row.key] += row.n_trained
     local = [float(sum(lengths.values())), float(sum(n > 0 for n in lengths.values()))]
     n_tokens, n_trajectories = (int(total) for total in parallel.total(local))
-    can_skip = objective.kl is None and not objective.entropy
-    live = [r for r in rows if r.n_trained and not (can_skip and r.is_idle)]
+    live = [r for r in rows if r.n_trained and not (objective.kl is None and r.is_idle)]
     if not live:
         return {"loss/idle_steps": Sum(1.0)}
     device = next(module.parameters()).device

@@ -26,33 +26,33 @@ def source() -> str:
 
 
 @pytest.fixture
-def guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Env]]:
+def corridor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Env]]:
     """The class, imported from a file as a reader would have saved it."""
-    (tmp_path / "guess.py").write_text(source(), encoding="utf-8")
+    (tmp_path / "corridor.py").write_text(source(), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(registry._parts, "env", dict(registry._parts["env"]))
-    yield importlib.import_module("guess").Guess
-    sys.modules.pop("guess")
+    yield importlib.import_module("corridor").Corridor
+    sys.modules.pop("corridor")
 
 
 def test_the_environment_has_at_most_40_lines() -> None:
     assert len(source().splitlines()) <= MOST_LINES
 
 
-def test_it_passes_every_check_that_applies(guess: type[Env]) -> None:
-    report = check_env(guess(), tasks=8)
+def test_it_passes_every_check_that_applies(corridor: type[Env]) -> None:
+    report = check_env(corridor(), tasks=8)
     assert [(r.name, r.reason) for r in report.of(Status.FAIL)] == []
     assert {r.name for r in report.of(Status.SKIP)} == {
         "snapshot equals replay",
         "state keys hold in other processes",
         "legal actions are valid",
     }
-    assert abilities(guess()) == {"expert_action"}
+    assert abilities(corridor()) == {"expert_action"}
     assert len(report.results) == len(CHECKS)
 
 
-def test_its_expert_finds_every_number_of_every_split(guess: type[Env]) -> None:
-    env = guess()
+def test_its_expert_reaches_every_goal_of_every_split(corridor: type[Env]) -> None:
+    env = corridor()
     for split in ("train", "dev", "test"):
         for task in env.tasks(split):
             env.reset(task)
@@ -64,13 +64,13 @@ def test_its_expert_finds_every_number_of_every_split(guess: type[Env]) -> None:
 
 
 def test_the_command_line_checks_it_by_name_and_settings(
-    guess: type[Env], capsys: pytest.CaptureFixture[str]
+    corridor: type[Env], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert guess.__name__ == "Guess"
-    assert cli.main(["check-env", "guess"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "guess: 12 pass, 0 fail, 3 skip"
-    assert cli.main(["check-env", "guess", "most=1000", "guesses=2"]) == 1
-    assert "the expert solves 0 of 5 tasks" in capsys.readouterr().out
+    assert corridor.__name__ == "Corridor"
+    assert cli.main(["check-env", "corridor"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "corridor: 12 pass, 0 fail, 3 skip"
+    assert cli.main(["check-env", "corridor", "length=20"]) == 0
+    assert "190 in train" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ability", ["expert_action", "snapshot", "state_key", "legal_actions"])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl.algo.spread import spread
@@ -110,6 +110,7 @@ class Forgetful:
 
 
 @given(st.integers(0, 2**64 - 1))
+@settings(max_examples=40)
 def test_any_context_policy_yields_rows_of_what_was_seen(bits: int) -> None:
     env = EchoEnv(length=4)
     task = env.tasks("train")[5]

@@ -4,10 +4,13 @@ import asyncio
 import math
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -411,3 +414,23 @@ def test_a_handle_of_another_runner_is_a_type_error() -> None:
 
     with pytest.raises(TypeError, match="expected a ThreadHandle of this runner, got"):
         asyncio.run(whole())
+
+
+def test_a_script_without_a_main_guard_is_told_what_is_missing(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import asyncio\nfrom support import EchoEnv\n"
+        "from agentrl.rollout.runners import ProcessRunner\n"
+        "asyncio.run(ProcessRunner().open(EchoEnv()))\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "env EchoEnv: its process exited with 1 during building it" in done.stderr
+    assert "needs `if __name__ == '__main__':`" in done.stderr

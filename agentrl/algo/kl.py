@@ -53,4 +53,4 @@ class K3(_Divergence):
 
     def estimate(self, d: torch.Tensor) -> torch.Tensor:
         """`exp(-d) - 1 + d`."""
-        return ((-d).exp() - 1.0 + d).clamp(max=10.0)
+        return (torch.expm1(-d) + d).clamp(0.0, 10.0)

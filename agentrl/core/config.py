@@ -150,9 +150,9 @@ class Optim:
     lr: Annotated[float, Gt(0)] = 1e-5
     """Peak learning rate (above 0)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the learning rate does after the warm-up, until the last update."""
+    """What the learning rate does after the warm-up, until the last step."""
     warmup: Annotated[int, Ge(0)] = 0
-    """Updates in which the learning rate rises from 0 (0 or more)."""
+    """Steps in which the learning rate rises from 0 (0 or more)."""
     updates_per_batch: Count = 1
     """Updates into which the trajectories of a step are cut (1 or more)."""
     epochs: Count = 1

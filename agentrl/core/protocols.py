@@ -368,7 +368,10 @@ class Aggregate(Protocol):
 class Kl(Protocol):
     """Per-token divergence from the reference, `[B,T]`, times its coefficient."""
 
-    beta: float
+    @property
+    def beta(self) -> float:
+        """The coefficient."""
+        ...
 
     def __call__(self, logp: torch.Tensor, ref_logp: torch.Tensor) -> torch.Tensor: ...
 

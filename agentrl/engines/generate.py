@@ -123,6 +123,7 @@ class Generate:
                 attention_mask=seen_BT.to(device),
                 generation_config=GenerationConfig(
                     do_sample=False,
+                    use_cache=True,
                     max_new_tokens=params.max_tokens,
                     eos_token_id=sorted(params.stop_ids) or None,
                     pad_token_id=pad,

@@ -139,8 +139,11 @@ def _load(name: str, device: torch.device) -> LoadedPolicy:
     source = str(folder) if folder.is_dir() else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        module, found = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+        module, found = cast(
+            "tuple[PreTrainedModel, dict[str, set[str]]]",
+            AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True
+            ),
         )
     except LOADABLE as error:
         where = "the folder" if folder.is_dir() else "a local folder of that name, or the hub,"
@@ -150,8 +153,8 @@ def _load(name: str, device: torch.device) -> LoadedPolicy:
         ) from error
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
-            f"model: {name!r} lacks {len(missing)} weights of a {type(module).__name__}, which would "
-            f"be random: {', '.join(missing[:3])}"
+            f"model: {name!r} lacks {len(missing)} weights of a {type(module).__name__}, which "
+            f"would be random: {', '.join(missing[:3])}"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -169,8 +172,8 @@ def _build(
             f"model.model_type: transformers knows no {kind!r}{did_you_mean(kind, CONFIG_MAPPING)}"
         )
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    _check_keys(kind, config)
     try:
-        _check_keys(kind, config)
         settings = AutoConfig.for_model(
             kind, **config, vocab_size=len(tokenizer), bos_token_id=None, **ends
         )

@@ -29,10 +29,13 @@ class Checkpoints:
     ) -> Path:
         """Write `step-N` in one piece and drop what is neither best nor among the last `keep`."""
         final = self.folder / f"step-{step:06d}"
-        partial = self.folder / f"partial-{step:06d}-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
+        for torn in self.folder.glob("partial-*"):
+            shutil.rmtree(torn)
+        partial = self.folder / f"partial-{step:06d}"
         partial.mkdir(parents=True)
         write(partial)
+        for path in partial.rglob("*"):
+            _flush(path)
         manifest = {
             "schema": SCHEMA,
             "step": step,
@@ -41,17 +44,17 @@ class Checkpoints:
         }
         _write_whole(partial / "manifest.json", json.dumps(manifest, indent=1))
         if final.exists():
-            shutil.rmtree(final)
+            _remove(final)
         partial.rename(final)
+        _flush(self.folder)
         self._note_best(step, dev_success)
         self._retain()
         return final
 
     def complete(self) -> list[Path]:
         """Every whole checkpoint, oldest first."""
-        return [
-            path for path in sorted(self.folder.glob("step-*")) if (path / "manifest.json").exists()
-        ]
+        whole = [p for p in self.folder.glob("step-*") if (p / "manifest.json").exists()]
+        return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
 
     def best(self) -> Path | None:
         """The checkpoint with the highest dev success, if any was measured."""
@@ -74,7 +77,22 @@ class Checkpoints:
         whole = self.complete()
         for path in whole[: max(len(whole) - self.keep, 0)]:
             if path != best:
-                shutil.rmtree(path)
+                _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    """The manifest goes first, so that a removal that is cut off leaves nothing to be offered."""
+    (checkpoint / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
+
+
+def _flush(path: Path) -> None:
+    """Force a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_whole(path: Path, text: str) -> None:

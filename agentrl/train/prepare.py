@@ -146,7 +146,7 @@ def collate(
         sampler_logprobs_BT=padded([r.row.sampler_logprobs for r in rows], floats).to(device),
         ref_logprobs_BT=_optional(ref, device),
         advantages_BT=padded([r.advantages.values for r in rows], floats).to(device),
-        turn_BT=padded([r.row.turn_of for r in rows], torch.long).to(device),
+        turn_BT=padded([r.row.turn_of for r in rows], torch.long, fill=-1).to(device),
         temperature_B=torch.tensor([r.row.temperature for r in rows], device=device),
         trajectory_B=torch.tensor([numbers[r.key] for r in rows], device=device),
         group_B=torch.tensor([r.row.group for r in rows], device=device),

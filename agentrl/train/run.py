@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from agentrl.core.errors import ConfigError, TrainingError
 from agentrl.core.loading import to_yaml
 from agentrl.core.protocols import Agent, abilities
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Group, Json, Row, Split, Sum, Task
+from agentrl.core.types import Group, Json, Row, Score, Split, Sum, Task
 from agentrl.engines.policy import load_policy
 from agentrl.evaluate.report import write_report
 from agentrl.evaluate.runner import (
@@ -72,8 +72,8 @@ class Run:
     probe_ids: tuple[int, ...] = ()
     results: dict[str, EvalResult] = field(default_factory=dict)
     sft_results: dict[str, SftResult] = field(default_factory=dict)
-    began: float = field(default_factory=time.perf_counter)
-    cpu_began: float = field(default_factory=time.process_time)
+    began: float
+    """`time.perf_counter()` when the run was opened."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -110,15 +110,24 @@ class Run:
         )
         solved = [group for group in groups if group.trajectories[0].success]
         if not solved:
-            failure = commonest_failure(groups)
+            rules, failure = self.stage.worker.table.rules, commonest_failure(groups)
+            stops = Counter(group.trajectories[0].stop for group in groups)
             raise ConfigError(
-                f"sft: the expert solved none of {len(groups)} {split} tasks within "
-                f"rollout.max_turns={self.config.rollout.max_turns} turns of at most "
-                f"sampling.max_tokens={self.config.sampling.max_tokens} tokens"
-                + (f"; {failure}" if failure else "")
+                f"sft: the expert solved none of {len(groups)} {split} tasks (stops: "
+                f"{', '.join(f'{stop} {count}' for stop, count in stops.items())}) within "
+                f"rollout.max_turns={rules.max_turns}, sampling.max_tokens={rules.max_tokens} and "
+                f"a context of {rules.max_context} tokens{'; ' if failure else ''}{failure}"
             )
+        if len(solved) < len(groups):
+            self.say(f"sft: the expert solved {len(solved)} of {len(groups)} {split} tasks")
         self._write_episodes(f"demos-{split}", "demo", "demo", 0, solved)
-        return [row for g, group in enumerate(solved) for row in fold(group, index=g)]
+        good = Score(value=1.0)  # a solved episode is a demonstration, whatever the reward says
+        episodes = [replace(group.trajectories[0], score=good) for group in solved]
+        return [
+            row
+            for g, episode in enumerate(episodes)
+            for row in fold(Group(task=episode.task, trajectories=(episode,)), index=g)
+        ]
 
     def warm_start(self) -> None:
         """SFT on few demonstrations until the dev loss stops falling; optionally a copy on twice
@@ -140,7 +149,8 @@ class Run:
     def _sft(self, name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:
         assert self.config.sft is not None
         tokens = sum(sum(row.mask) for row in rows)
-        self.say(f"{name}: {len(rows)} demonstrations, {tokens} trained tokens")
+        demos = len({row.group for row in rows})
+        self.say(f"{name}: {demos} demonstrations, {tokens} trained tokens")
         result = sft(
             self.stage.policy, rows, dev, self.config.sft, seed=self.config.run.seed, say=self.say
         )
@@ -295,7 +305,7 @@ class Run:
         entry |= {
             "tasks": self.config.eval.final_tasks,
             "seconds": round(time.perf_counter() - self.began, 1),
-            "cpu_seconds": round(time.process_time() - self.cpu_began, 1),
+            "cpu_seconds": round(time.process_time(), 1),
             "seed": self.config.run.seed,
             "parameters": self.stage.policy.parameter_count(),
             "steps": self.config.run.steps,
@@ -364,13 +374,15 @@ def open_run(config: Config, loop: asyncio.Runner) -> Iterator[Run]:
     Raises:
         ConfigError: something that was asked for cannot be had.
     """
+    began = time.perf_counter()
     check_needs(config)
     stage = loop.run(build_stage(config))
     if config.lora is not None:
         stage.policy.module = add_lora(stage.policy.module, config.lora, config.run.seed)
     tasks = enough_tasks(config.env, "train", 1)
+    resolved = to_yaml(config)
     folder = make_folder(config.run_folder)
-    (folder / "config.yaml").write_text(to_yaml(config))
+    (folder / "config.yaml").write_text(resolved)
     (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
     run = Run(
         config=config,
@@ -378,6 +390,7 @@ def open_run(config: Config, loop: asyncio.Runner) -> Iterator[Run]:
         stage=stage,
         agent=stage.engine_agent(),
         loop=loop,
+        began=began,
         tasks=tasks,
         objective=Objective(
             loss=config.loss, aggregate=config.aggregate, kl=config.kl, mismatch=config.mismatch

@@ -14,14 +14,18 @@ import torch
 from annotated_types import Ge
 from torch.nn.utils.rnn import pad_sequence
 
+from agentrl.core.errors import DataError
 from agentrl.core.registry import register
 from agentrl.core.tensors import Scores
 from agentrl.core.types import Row
 
 
-def padded(values: Sequence[Sequence[float]], dtype: torch.dtype) -> torch.Tensor:
-    """Ragged lists as one right-padded `[B,T]` tensor, zeros behind the ends."""
-    return pad_sequence([torch.tensor(v, dtype=dtype) for v in values], batch_first=True)
+def padded(
+    values: Sequence[Sequence[float]], dtype: torch.dtype, *, fill: float = 0
+) -> torch.Tensor:
+    """Ragged lists as one right-padded `[B,T]` tensor, `fill` behind the ends."""
+    lists = [torch.tensor(v, dtype=dtype) for v in values]
+    return pad_sequence(lists, batch_first=True, padding_value=fill)
 
 
 @register("scorer", "padded")
@@ -33,11 +37,17 @@ class Padded:
     """Positions whose float32 log-softmax is held at once."""
 
     def score(self, module: torch.nn.Module, rows: Sequence[Row]) -> Scores:
-        """Logprobs and entropies of the sampled tokens, `[B,T]`, in row order."""
+        """Logprobs and entropies of the sampled tokens, `[B,T]`, in row order.
+
+        Raises:
+            DataError: a row begins with a sampled token, which nothing predicts.
+        """
         device = next(module.parameters()).device
         ids_BT = padded([row.ids for row in rows], torch.long).to(device)
         seen_BT = padded([[1] * len(row.ids) for row in rows], torch.long).to(device)
         mask_BT = padded([row.mask for row in rows], torch.bool).to(device)
+        if mask_BT[:, 0].any():
+            raise DataError("a row begins with a sampled token: its prompt must not be empty")
         columns_S = mask_BT.any(dim=0).nonzero()[:, 0]
         logits_BSV = module(
             input_ids=ids_BT,
@@ -64,7 +74,7 @@ class Padded:
             part = slice(first, first + self.chunk)
             logp_NV = torch.log_softmax(logits_NV[part].float() / divisor_N[part, None], dim=-1)
             logps.append(logp_NV.gather(1, ids_N[part, None])[:, 0])
-            entropies.append(-(logp_NV.exp() * logp_NV).sum(-1))
+            entropies.append(torch.special.entr(logp_NV.detach().exp()).sum(-1))
         if not logps:
             return divisor_N[:0], divisor_N[:0]
         return torch.cat(logps), torch.cat(entropies)

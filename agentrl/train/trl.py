@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from agentrl.core.config import Sft
-from agentrl.core.errors import ConfigError
+from agentrl.core.errors import ConfigError, TrainingError
 from agentrl.core.types import Row
 from agentrl.engines.policy import LoadedPolicy
 
@@ -48,6 +50,8 @@ class _BestByDevLoss:
         return min(self.losses, key=lambda pair: pair[1])[0] if self.losses else 0
 
     def note(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(f"sft: the dev loss is {loss} after {step} steps; lower sft.lr")
         self.losses.append((step, loss))
         if self.best_step == step:
             self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
@@ -66,10 +70,12 @@ def sft(
 ) -> SftResult:
     """Train on the masked tokens of demonstrations until the dev loss stops falling.
 
-    The policy's module ends with the weights of the lowest dev loss.
+    The policy's module ends with the weights of the lowest dev loss, those before the first step
+    included.
 
     Raises:
         ConfigError: trl or datasets is not installed.
+        TrainingError: the dev loss is not finite.
     """
     try:
         from transformers import PrinterCallback, TrainerCallback
@@ -96,7 +102,7 @@ def sft(
             say(f"sft step {state.global_step}: dev loss {loss:.4f}")
             control.should_training_stop = watch.is_stopped
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _unpatched(policy.module):
         trainer = SFTTrainer(
             model=cast("PreTrainedModel", policy.module),
             processing_class=policy.tokenizer,
@@ -108,7 +114,8 @@ def sft(
                 per_device_train_batch_size=min(settings.batch_rows, len(train_rows)),
                 per_device_eval_batch_size=len(dev_rows),
                 eval_strategy="steps",
-                eval_steps=settings.eval_every,
+                eval_steps=min(settings.eval_every, settings.max_steps),
+                eval_on_start=True,
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
@@ -137,6 +144,23 @@ def sft(
         dev_losses=tuple(watch.losses),
         is_exhausted=not watch.is_stopped,
     )
+
+
+@contextmanager
+def _unpatched(module: torch.nn.Module) -> Iterator[None]:
+    """Takes back what TRL does to a module.
+
+    Its patched `forward` holds on to this very module, so that a copy of the module would compute
+    with the weights of the original.
+    """
+    find_base = getattr(module, "get_base_model", None)
+    base = cast("PreTrainedModel", module if find_base is None else find_base())
+    use_cache = base.config.use_cache
+    try:
+        yield
+    finally:
+        vars(base).pop("forward", None)
+        base.config.use_cache = use_cache
 
 
 def _dataset(rows: Sequence[Row]) -> Dataset:

@@ -45,7 +45,7 @@ class Objective:
                 raise TrainingError("kl: the batch has no reference logprobs")
             penalty = self.kl(logp, batch.ref_logprobs_BT)
             per_token = per_token + penalty
-            metrics["loss/kl"] = Sum(float((penalty * mask).sum()) / self.kl.beta, count)
+            metrics["loss/kl"] = Sum(float((penalty.detach() * mask).sum()) / self.kl.beta, count)
         weight_B = self.aggregate(batch.lengths_B, batch.n_tokens, batch.n_trajectories)
         loss = (torch.where(mask, per_token, 0.0) * weight_B[:, None]).sum()
         gap = ((old - batch.sampler_logprobs_BT).abs() * mask).sum()
@@ -82,19 +82,26 @@ def update(
     module.train()
     parts = []
     batches = micro_batches(live, budget)
-    for i, part in enumerate(batches):
-        batch = collate(
-            part, lengths=lengths, n_tokens=n_tokens, n_trajectories=n_trajectories, device=device
-        )
-        loss, metrics = objective(batch, scorer.score(module, [r.row for r in part]))
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {float(loss)} at micro-batch {i + 1} of {len(batches)}; the step was "
-                "not taken. Lower optim.lr, or look for non-finite rewards in the last trajectories"
+    try:
+        for i, part in enumerate(batches):
+            batch = collate(
+                part,
+                lengths=lengths,
+                n_tokens=n_tokens,
+                n_trajectories=n_trajectories,
+                device=device,
             )
-        parallel.backward(loss, is_last=i == len(batches) - 1)
-        parts.append(metrics)
-    norm = parallel.step(grad_clip)
-    module.eval()
+            loss, metrics = objective(batch, scorer.score(module, [r.row for r in part]))
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {float(loss.detach())} at micro-batch {i + 1} of {len(batches)}; "
+                    "the step was not taken. Lower optim.lr, or look for non-finite rewards"
+                )
+            parallel.backward(loss, is_last=i == len(batches) - 1)
+            parts.append(metrics)
+        norm = parallel.step(grad_clip)
+    finally:
+        module.zero_grad(set_to_none=True)
+        module.eval()
     policy = Sum(sum(p["loss/policy"].total for p in parts))
     return {**merge_metrics(parts), "loss/policy": policy, "loss/grad_norm": Sum(norm)}

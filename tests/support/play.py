@@ -20,7 +20,7 @@ from agentrl.core.protocols import (
     Runner,
     Strategy,
 )
-from agentrl.core.types import Action, Finish, Group, Start, Task, Trajectory
+from agentrl.core.types import Action, Finish, Group, Message, Start, Task, Trajectory
 from agentrl.engines.scripted import Scripted
 from agentrl.rewards.env import EnvReward
 from agentrl.rollout.agents import EngineAgent
@@ -54,6 +54,11 @@ def says(
         finish=Finish.LENGTH if is_cut else Finish.EOS,
         versions=versions,
     )
+
+
+def shown(text: str) -> tuple[int, ...]:
+    """An observation as the prompt holds it, up to where the reply begins."""
+    return renderer().prompt([Message(role="user", text=text)])
 
 
 def words_of(task: Task) -> list[str]:

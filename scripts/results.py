@@ -23,7 +23,7 @@ KEPT = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SEEDS = (1, 2, 3)
 METHODS = ("grpo", "rloo")
-LEVELS = ("GoToObj", "GoToLocalS6N2", "GoToLocalS8N2")
+LEVELS = ("GoToObj", "GoToLocalS6N2")
 FIGURES = (
     "success_random",
     "success_expert",

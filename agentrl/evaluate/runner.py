@@ -158,9 +158,8 @@ def evaluate_checkpoint(
         ConfigError: there is no checkpoint, or its config cannot be used.
     """
     folder = resolve_checkpoint(checkpoint).resolve()
-    written = next(
-        (p / "config.yaml" for p in folder.parents if (p / "config.yaml").exists()), None
-    )
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    written = run / "config.yaml" if (run / "config.yaml").exists() else None
     if written is None and env is None:
         raise ConfigError(
             f"{checkpoint} lies in no run folder, so there is no config.yaml that names its "

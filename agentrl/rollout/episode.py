@@ -362,11 +362,15 @@ def as_action(value: object) -> Action:
 
 def as_observation(value: object) -> Observation:
     """The observation that an env returned, a bare string included. Raises `EnvError`."""
-    if isinstance(value, str):
-        return Observation(value)
-    if isinstance(value, Observation):
-        return value
-    raise EnvError(f"expected an Observation or a str from the env, got {value!r:.200}")
+    observation = Observation(value) if isinstance(value, str) else value
+    if not isinstance(observation, Observation):
+        raise EnvError(f"expected an Observation or a str from the env, got {value!r:.200}")
+    texts = [observation.text, *(message.text for message in observation.messages or ())]
+    try:
+        "".join(texts).encode()
+    except (TypeError, UnicodeEncodeError) as error:
+        raise EnvError(f"expected text that is valid Unicode from the env: {error}") from error
+    return observation
 
 
 def as_step(value: object) -> Step:

@@ -68,7 +68,8 @@ class Run:
     reference: torch.nn.Module | None = None
     optimiser: torch.optim.Optimizer | None = None
     version: int = 0
-    has_told_of_unscored: bool = False
+    told: set[str] = field(default_factory=set)
+    """What was said once and is not said again."""
     probe_ids: tuple[int, ...] = ()
     results: dict[str, EvalResult] = field(default_factory=dict)
     sft_results: dict[str, SftResult] = field(default_factory=dict)
@@ -216,14 +217,38 @@ class Run:
         metrics = {key: value.mean for key, value in parts.items()}
         for sink in self.config.track:
             sink.log(step, metrics)
-        unscored = parts.get("episodes/unscored", Sum(0.0)).total
-        if unscored and not self.has_told_of_unscored:
-            self.has_told_of_unscored = True
-            self.say(
-                f"step {step}: the reward gave {unscored:.0f} episode(s) no score (None or NaN); "
-                "they are not trained on. Metric episodes/unscored counts them from now on"
-            )
+        self._warn_once(step, groups, parts.get("episodes/unscored", Sum(0.0)).total)
         self._write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
+
+    def _warn_once(self, step: int, groups: Sequence[Group], unscored: float) -> None:
+        """Say what is easily overlooked, the first time that it happens."""
+        if unscored:
+            self._say_once(
+                "unscored",
+                f"step {step}: the reward gave {unscored:.0f} episode(s) no score (None or NaN); "
+                "they are not trained on. Metric episodes/unscored counts them from now on",
+            )
+        episodes = [t for group in groups for t in group.trajectories]
+        for episode in episodes:
+            k = next((k for k, turn in enumerate(episode.turns) if turn.row), None)
+            if k is not None:
+                self._say_once(
+                    "rows",
+                    f"step {step}: turn {k} of task {episode.task.id} opened a new row: the "
+                    "context policy or the template rewrote what came before. Metric rollout/rows "
+                    "counts rows per episode",
+                )
+        if any(episode.pixels for episode in episodes):
+            self._say_once(
+                "pixels",
+                "the env shows pictures: they are recorded for the report, and this model reads "
+                "the text only",
+            )
+
+    def _say_once(self, key: str, text: str) -> None:
+        if key not in self.told:
+            self.told.add(key)
+            self.say(text)
 
     def evaluate_and_save(self, step: int) -> None:
         """After step `step` (1-based): dev evaluation and checkpoint where they are due."""

@@ -132,6 +132,7 @@ def sft(
             callbacks=[Watch()],
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.args._n_gpu = min(trainer.args.n_gpu, 1)  # never DataParallel behind our back
         trainer.train()
         steps = trainer.state.global_step
     if watch.best:

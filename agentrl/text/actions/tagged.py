@@ -17,13 +17,17 @@ class TaggedAction:
 
     tag: str = "action"
     """Name of the tag (letters, digits, underscores)."""
-    system: str = "Think, then give your action as <{tag}>...</{tag}>."
+    instruction: str = "Think, then give your action as <{tag}>...</{tag}>."
     """A system message that opens every episode (`{tag}` is filled in); empty for none."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.tag):
             raise ConfigError(f"tag: expected letters, digits or underscores, got {self.tag!r}")
-        object.__setattr__(self, "system", self.system.replace("{tag}", self.tag))
+
+    @property
+    def system(self) -> str:
+        """The instruction with the tag's name."""
+        return self.instruction.replace("{tag}", self.tag)
 
     def parse(self, text: str) -> Action | None:
         """The trimmed inside of the last closed tag."""

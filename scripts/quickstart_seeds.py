@@ -2,28 +2,37 @@
 
     python scripts/quickstart_seeds.py 1 2 3
 
-Each run gets `runs/quickstart/seed-N`; `runs/quickstart/summary.json` lists one entry per seed.
+Each run is a process of its own in `runs/quickstart/seed-N`; `runs/quickstart/summary.json` lists
+one entry per seed and is written after every run, so that an interrupted call loses nothing.
 """
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
-from agentrl.core.config import load_config
-from agentrl.train.loop import train
-
 RECIPE = Path(__file__).parent / "quickstart.yaml"
+FOLDER = Path("runs/quickstart")
 
 
 def main(seeds: list[str]) -> None:
-    """Train, then write the list after every seed, so that an interrupted call loses nothing."""
+    """Train, collect, print the table."""
     entries = []
     for seed in seeds:
-        name = load_config(RECIPE).run.name
-        overrides = [f"run.seed={seed}", f"run.folder=runs/{name}", f"run.name=seed-{seed}"]
-        folder = train(load_config(RECIPE, overrides))
-        entries += json.loads((folder / "summary.json").read_text())
-        (folder.parent / "summary.json").write_text(json.dumps(entries, indent=1) + "\n")
+        keys = [f"run.seed={seed}", f"run.folder={FOLDER}", f"run.name=seed-{seed}"]
+        subprocess.run([sys.executable, "-m", "agentrl", "train", str(RECIPE), *keys], check=True)
+        entries += json.loads((FOLDER / f"seed-{seed}" / "summary.json").read_text())
+        (FOLDER / "summary.json").write_text(json.dumps(entries, indent=1) + "\n")
+    print("\nseed  random   bot   SFT  SFT x2  GRPO  seconds  CPU-s")
+    for entry in entries:
+        shares = (
+            entry[f"success_{name}"]
+            for name in ("random", "expert", "sft", "sft_double_demos", "final")
+        )
+        numbers = "  ".join(f"{share:.3f}" for share in shares)
+        print(
+            f"{entry['seed']:4d}   {numbers}  {entry['seconds']:7.1f}  {entry['cpu_seconds']:5.0f}"
+        )
 
 
 if __name__ == "__main__":

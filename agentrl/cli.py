@@ -137,7 +137,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument("--split", choices=SPLITS, default="test", help="which tasks (test)")
     evaluate.add_argument("--tasks", type=int, default=200, help="how many of them (200)")
     evaluate.add_argument("--samples", type=int, default=1, help="episodes of each (1)")
-    evaluate.add_argument("--out", type=Path, help="a JSON file for the results")
+    evaluate.add_argument("--out", type=Path, help="a file for the results: JSON, or .md")
     play = add("play", _play)
     play.add_argument("env", metavar="ENV", help="the name of an environment")
     play.add_argument("--split", choices=SPLITS, default="train", help="which tasks (train)")

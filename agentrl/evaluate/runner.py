@@ -15,7 +15,7 @@ from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, abilities
 from agentrl.core.types import Group, Split, Task
 from agentrl.engines.policy import LoadedPolicy, load_policy
-from agentrl.evaluate.statistics import EvalResult, summarise
+from agentrl.evaluate.statistics import MARKDOWN_HEADER, EvalResult, summarise
 from agentrl.rollout.agents import EngineAgent, ExpertAgent, RandomAgent
 from agentrl.rollout.corpus import corpus
 from agentrl.rollout.episode import Rules, Table
@@ -195,7 +195,11 @@ def evaluate_checkpoint(
     results = asyncio.run(play())
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps([result.to_json() for result in results], indent=1))
+        if out.suffix == ".md":
+            text = "\n".join([MARKDOWN_HEADER, *(result.markdown() for result in results)])
+        else:
+            text = json.dumps([result.to_json() for result in results], indent=1)
+        out.write_text(text + "\n")
     return results
 
 

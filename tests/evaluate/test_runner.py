@@ -75,6 +75,14 @@ def test_a_run_folder_is_evaluated_beside_random_and_expert(run: Path, tmp_path:
     assert [line["name"] for line in json.loads(out.read_text())] == list(results)
 
 
+def test_results_are_written_as_a_markdown_table_where_asked(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.md"
+    results = judged(run, tasks=1, out=out)
+    rows = out.read_text().splitlines()[2:]
+    assert rows == [result.markdown() for result in results.values()]
+    assert "| 100.0 % |" in rows[2]
+
+
 def test_a_checkpoint_folder_gives_what_its_run_gives_and_does_so_again(run: Path) -> None:
     best = resolve_checkpoint(run)
     whole, alone, again = judged(run), judged(best), judged(best)

@@ -18,6 +18,7 @@ from agentrl.core.config import Config
 from agentrl.core.errors import ConfigError
 from agentrl.core.registry import FOLDERS
 from agentrl.core.shapes import hints_of
+from support.interrupts import heed_ctrl_c
 
 ROOT = Path(agentrl.__file__).parents[1]
 ENVIRON = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -206,6 +207,7 @@ def test_ctrl_c_while_a_person_thinks_ends_at_once() -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRON | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=heed_ctrl_c,
     ) as seat:
         assert seat.stdout is not None
         shown = ""
@@ -232,6 +234,7 @@ def test_ctrl_c_while_training_says_where_the_run_is(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRON,
+        preexec_fn=heed_ctrl_c,
     ) as run:
         metrics = tmp_path / "cut" / "metrics.jsonl"
         until = time.monotonic() + 45

@@ -28,6 +28,7 @@ from agentrl.track.jsonl import read_metrics
 from agentrl.track.trajectories import read_episodes
 from agentrl.train.loop import train
 from support.faulty import BadReward
+from support.interrupts import heed_ctrl_c
 from support.models import CHATML, save_model
 from support.whole_runs import MODEL, column, timeless, tiny, training_envs
 
@@ -466,6 +467,7 @@ def test_ctrl_c_in_the_middle_of_a_run_leaves_what_was_done(tmp_path: Path) -> N
         text=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_ctrl_c,
     )
     metrics = tmp_path / "cut" / "metrics.jsonl"
     until = time.monotonic() + 50

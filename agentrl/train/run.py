@@ -292,13 +292,14 @@ class Run:
                 str(best), seed=self.config.run.seed, device=self.config.run.device
             )
             self.loop.run(self.config.engine.start(policy))
-            self.final_evaluation("final", self.agent)
+            step = int(best.name.removeprefix("step-"))
+            self.final_evaluation("final", self.agent, step=step)
         self._write_summary()
         report = write_report(self.folder)
         self.say(f"report: {report}")
 
-    def final_evaluation(self, name: str, agent: Agent) -> None:
-        """Play the final tasks and keep result and episodes."""
+    def final_evaluation(self, name: str, agent: Agent, *, step: int = 0) -> None:
+        """Play the final tasks and keep result and episodes; `step` is that of the weights."""
         settings = self.config.eval
         if not settings.final_tasks:
             return
@@ -313,6 +314,7 @@ class Run:
                 step=self.config.run.steps if name == "final" else 0,
             )
         )
+        result = replace(result, step=step)
         self.results[name] = result
         append_eval(self.folder, result)
         self._write_episodes(f"eval-{name}", "eval", name, result.step, groups[:20])

@@ -48,8 +48,8 @@ from agentrl.core.types import (
 from agentrl.rewards.env import EnvReward
 from agentrl.rollout.fold import fold
 from agentrl.rollout.group import score_group
+from agentrl.train.objective import Objective
 from agentrl.train.prepare import TrainRow, collate, micro_batches, usable
-from agentrl.train.update import Objective
 
 TASK = Task(id="hand/0", seed=0)
 PICTURE = Image(b"a picture")

@@ -8,10 +8,11 @@ write.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from agentrl.core.types import (
     Action,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from agentrl.core.tensors import LossOut, Scores
     from agentrl.core.types import Row
 
+T = TypeVar("T")
 RunsIn = Literal["inline", "thread", "process"]
 
 ABILITIES = (
@@ -390,14 +392,64 @@ class Scorer(Protocol):
     def score(self, module: torch.nn.Module, rows: Sequence[Row]) -> Scores: ...
 
 
-class Parallel(Protocol):
-    """One training backend: who holds the weights and how gradients meet."""
+class Share(Protocol):
+    """This process's place among those that do the same work; alone it is rank 0 of 1."""
+
+    @property
+    def rank(self) -> int:
+        """From 0 to `world - 1`; rank 0 writes and speaks."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """How many processes there are."""
+        ...
+
+    def exchange(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks. All ranks must call it."""
+        ...
+
+
+class Parallel(Share, Protocol):
+    """One training backend: who holds the weights and how gradients meet.
+
+    Every rank calls the same verbs in the same order. Verbs that wait for other ranks give up
+    after the backend's own deadline.
+    """
+
+    shares_module: ClassVar[bool]
+    """Whether `wrap` leaves the weights whole in the module it is given, so that an engine may
+    sample from that module. Otherwise engines get a copy and pushes of `gather()`."""
+
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """The optimiser, for its learning rate. Raises `TrainingError` before `wrap`."""
+        ...
+
+    def start(self) -> None:
+        """Join the other processes, and prove that the launch is what the config asks for.
+
+        Raises:
+            ConfigError: the launcher started something else (number of processes, backend).
+        """
 
     def wrap(
-        self, module: torch.nn.Module, optimiser: torch.optim.Optimizer
-    ) -> torch.nn.Module: ...
+        self,
+        module: torch.nn.Module,
+        build_optimiser: Callable[[torch.nn.Module], torch.optim.Optimizer],
+    ) -> torch.nn.Module:
+        """The module to score and train with, its weights placed and its optimiser built.
 
-    def backward(self, loss_sum: torch.Tensor, *, is_last: bool) -> None:
+        Raises:
+            ConfigError: what was asked for (real sharding, say) did not come about.
+        """
+        ...
+
+    def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Surrounds forward and backward of one micro-batch; ranks talk in the last one only."""
+        ...
+
+    def backward(self, loss_sum: torch.Tensor) -> None:
         """Accumulate the gradient of a loss that is already divided by global counts."""
 
     def step(self, max_norm: float) -> float:
@@ -408,21 +460,29 @@ class Parallel(Protocol):
         """Sums over all ranks."""
         ...
 
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """Maxima over all ranks."""
+        ...
+
     def gather(self) -> Mapping[str, torch.Tensor]:
-        """Full weights under their canonical names."""
+        """Full weights under their canonical names, on every rank."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Optimiser and sharded state."""
+        """This rank's part of what training needs to go on: weights as trained, optimiser."""
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote."""
+        """What `save` wrote. Raises `ConfigError` where this number of ranks cannot read it."""
+
+    def close(self) -> None:
+        """Leave the other processes; may be called twice."""
 
 
 class Sink(Protocol):
     """Where metrics and trajectories go."""
 
-    def open(self, folder: Path, name: str, total_steps: int) -> None: ...
+    def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
+        """Begin, or go on after step `resumed`: what was logged for later steps is taken back."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 

@@ -59,7 +59,7 @@ class Console:
         self._total = 0
         self._first: tuple[int, float] | None = None
 
-    def open(self, folder: Path, name: str, total_steps: int) -> None:
+    def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
         """Say what runs and where it writes; begin the bar if this is a terminal."""
         self._total = total_steps
         self._first = None

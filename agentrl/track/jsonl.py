@@ -36,7 +36,7 @@ class JsonLines:
         self._file: TextIO | None = None
         self._opened = 0.0
 
-    def open(self, folder: Path, name: str, total_steps: int) -> None:
+    def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
         """Go on after the last whole line of the folder's file, or begin it."""
         folder.mkdir(parents=True, exist_ok=True)
         _drop_torn_tail(folder / METRICS_FILE)

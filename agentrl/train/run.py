@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from random import Random
@@ -43,11 +43,11 @@ from agentrl.track.jsonl import finite
 from agentrl.track.trajectories import record, write_episodes
 from agentrl.train.checkpoint import Checkpoints
 from agentrl.train.lora import add_lora
+from agentrl.train.objective import Objective
 from agentrl.train.optim import build_optimiser, learning_rate, set_learning_rate
 from agentrl.train.prepare import TrainRow
 from agentrl.train.sync import push
 from agentrl.train.trl import SftResult, sft
-from agentrl.train.update import Objective
 
 AVAILABLE_NEEDS: frozenset[str] = frozenset()
 """What the loop can compute for an estimator that asks for it."""
@@ -66,7 +66,8 @@ class Run:
     objective: Objective
     checkpoints: Checkpoints
     reference: torch.nn.Module | None = None
-    optimiser: torch.optim.Optimizer | None = None
+    is_training: bool = False
+    """The backend holds weights and optimiser."""
     version: int = 0
     told: set[str] = field(default_factory=set)
     """What was said once and is not said again."""
@@ -168,16 +169,15 @@ class Run:
         # Without its adapter, a policy that was warmed up is not what it was when RL began.
         if config.kl is not None and (config.lora is None or config.sft is not None):
             self.reference = copy.deepcopy(self.module).requires_grad_(False)
-        self.optimiser = build_optimiser(self.module, config.optim)
-        config.parallel.wrap(self.module, self.optimiser)
+        config.parallel.wrap(self.module, partial(build_optimiser, settings=config.optim))
+        self.is_training = True
         if config.sft is None:
             self.final_evaluation("start", self.agent)
 
     def set_step(self, step: int) -> None:
         """The learning rate of this step."""
-        assert self.optimiser is not None
         rate = learning_rate(self.config.optim, self.config.run.steps)(step)
-        set_learning_rate(self.optimiser, rate)
+        set_learning_rate(self.config.parallel.optimiser, rate)
 
     # --- inside the loop ---------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class Run:
 
     def _write_checkpoint(self, folder: Path) -> None:
         self.stage.policy.save(folder)
-        if self.optimiser is not None:
+        if self.is_training:
             self.config.parallel.save(folder)
 
     # --- after the loop ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from agentrl.algo.aggregate import Constant, SequenceMeanTokenMean, TokenMean
 from agentrl.algo.kl import K3
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.core.protocols import Aggregate
-from agentrl.train.update import Objective
+from agentrl.train.objective import Objective
 from support.credit import batch, scored, scores
 
 pytestmark = pytest.mark.trl

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentrl.algo.aggregate import TokenMean
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.algo.mismatch import TruncatedImportance
-from agentrl.train.update import Objective
+from agentrl.train.objective import Objective
 from support.credit import batch, scores
 
 TIS = TruncatedImportance(cap=2.0)

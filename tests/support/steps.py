@@ -12,10 +12,11 @@ from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.algo.spread import TokenAdvantages
 from agentrl.core.protocols import Aggregate, Kl, Loss
 from agentrl.core.types import Sum
+from agentrl.train.objective import Objective
 from agentrl.train.parallel.single import Single
 from agentrl.train.prepare import TrainRow
 from agentrl.train.score import Padded
-from agentrl.train.update import Objective, update
+from agentrl.train.update import update
 from support.models import row
 
 SHAPES = (((2, 3), (1, 2)), ((5, 4),), ((1, 2), (2, 2), (7, 5)), ((3, 1),), ((2, 6), (2, 1)))
@@ -61,7 +62,7 @@ def step(
     """One update; without an optimiser by plain gradient descent with step size 1."""
     backend = Single()
     trainable = [weight for weight in module.parameters() if weight.requires_grad]
-    backend.wrap(module, optimiser or torch.optim.SGD(trainable, lr=1.0))
+    backend.wrap(module, lambda _: optimiser or torch.optim.SGD(trainable, lr=1.0))
     return update(
         rows,
         objective=Objective(loss=loss or PpoClip(), aggregate=aggregate or TokenMean(), kl=kl),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 import torch
 
 from agentrl.core.errors import TrainingError
 from agentrl.core.registry import register
+
+T = TypeVar("T")
 
 
 @register("parallel", "single")
@@ -17,22 +21,41 @@ from agentrl.core.registry import register
 class Single:
     """The module as it is."""
 
+    rank: ClassVar[int] = 0
+    world: ClassVar[int] = 1
+    shares_module: ClassVar[bool] = True
     _module: torch.nn.Module | None = field(default=None, init=False, repr=False, compare=False)
     _optimiser: torch.optim.Optimizer | None = field(
         default=None, init=False, repr=False, compare=False
     )
 
-    def wrap(self, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> torch.nn.Module:
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """What `wrap` built."""
+        return self._held()[1]
+
+    def start(self) -> None:
+        """There is nobody to wait for."""
+
+    def wrap(
+        self,
+        module: torch.nn.Module,
+        build_optimiser: Callable[[torch.nn.Module], torch.optim.Optimizer],
+    ) -> torch.nn.Module:
         """Remember both; nothing is wrapped."""
-        self._module, self._optimiser = module, optimiser
+        self._module, self._optimiser = module, build_optimiser(module)
         return module
 
     def _held(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         if self._module is None or self._optimiser is None:
-            raise TrainingError("parallel 'single' was used before wrap(module, optimiser)")
+            raise TrainingError("parallel 'single' was used before wrap(module, build_optimiser)")
         return self._module, self._optimiser
 
-    def backward(self, loss_sum: torch.Tensor, *, is_last: bool) -> None:
+    def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Nothing surrounds it."""
+        return nullcontext()
+
+    def backward(self, loss_sum: torch.Tensor) -> None:
         """Add the gradient; counts are global already, so nothing is scaled."""
         loss_sum.backward()
 
@@ -54,6 +77,14 @@ class Single:
         """The values: there is one rank."""
         return list(values)
 
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """The values: there is one rank."""
+        return list(values)
+
+    def exchange(self, value: T) -> list[T]:
+        """The value: there is one rank."""
+        return [value]
+
     def gather(self) -> Mapping[str, torch.Tensor]:
         """The module's own tensors."""
         module, _ = self._held()
@@ -69,3 +100,6 @@ class Single:
         _, optimiser = self._held()
         state = torch.load(folder / "optimiser.pt", weights_only=True)
         optimiser.load_state_dict(state)
+
+    def close(self) -> None:
+        """There is nobody to leave."""

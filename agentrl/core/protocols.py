@@ -21,6 +21,7 @@ from agentrl.core.types import (
     Fork,
     Group,
     Image,
+    Json,
     Message,
     Observation,
     Score,
@@ -333,8 +334,21 @@ class Filter(Protocol):
     def __call__(self, groups: Sequence[Group]) -> list[Group]: ...
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A part that remembers something from step to step. Checkpoints keep its state."""
+
+    def state(self) -> Json:
+        """What it remembers, as plain data."""
+        ...
+
+    def restore(self, state: Json) -> None:
+        """Go on from what `state` returned. Raises `ConfigError` for anything else."""
+        ...
+
+
 class Curriculum(Protocol):
-    """Which tasks come next; `state` survives a resume."""
+    """Which tasks come next."""
 
     def next(self, tasks: Sequence[Task], count: int, step: int, seed: int) -> list[Task]:
         """`count` tasks for this step; the same arguments give the same tasks."""

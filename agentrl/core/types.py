@@ -230,6 +230,8 @@ class Group:
     task: Task
     trajectories: tuple[Trajectory, ...]
     start: Start = Start()
+    is_remote: bool = False
+    """It was sampled by another process, where its prompts and pictures stayed."""
 
     @property
     def scored(self) -> tuple[int, ...]:

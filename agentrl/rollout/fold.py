@@ -27,7 +27,12 @@ def continues(last: Turn | None, prompt_ids: Sequence[int]) -> bool:
 
 
 def fold(group: Group, *, index: int, temperature: float = 1.0) -> list[Row]:
-    """The rows of a group's scored trajectories; `index` is the group's place in the step."""
+    """The rows of a group's scored trajectories; `index` is the group's place in the step.
+
+    A group that another process sampled has none here: that process trains them.
+    """
+    if group.is_remote:
+        return []
     return [
         row
         for i in group.scored

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from agentrl.core.errors import AgentRLError, ConfigError, DeadlineError, EnvError
-from agentrl.core.protocols import Agent, Env, Reward, Runner, StartSampler, Strategy
+from agentrl.core.protocols import Agent, Env, Reward, Runner, Share, StartSampler, Strategy
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Failure, Fork, Group, Start, Stop, Task, Trajectory
 from agentrl.rollout.agents import EngineAgent
 from agentrl.rollout.episode import Episode, Table
 from agentrl.rollout.group import score_group
 from agentrl.rollout.runners import EnvPool
+from agentrl.rollout.share import Solo, all_groups, own_tasks
 
 SIBLINGS = 1_000
 """Episode numbers: group * SIBLINGS + sibling, so that number order is group order."""
@@ -35,15 +36,27 @@ class Worker:
     """Most episodes at once; 0 for all."""
     reward_timeout_s: float = 120.0
     starts: StartSampler | None = None
+    share: Share = field(default_factory=Solo)
+    """This process among those that play the same tasks."""
     pool: EnvPool = field(init=False)
 
     def __post_init__(self) -> None:
         self.pool = EnvPool(self.runner, self.env)
 
     async def collect(
-        self, tasks: Sequence[Task], *, agent: Agent, group_size: int, label: str, step: int = 0
+        self,
+        tasks: Sequence[Task],
+        *,
+        agent: Agent,
+        group_size: int,
+        label: str,
+        step: int = 0,
+        share: Share | None = None,
     ) -> list[Group]:
         """Scored groups of every task. `label` and `step` decide the seeds of the episodes.
+
+        Of several processes each plays its share, and the groups of the others come back slim
+        (`Group.is_remote`). `share=Solo()` plays everything here.
 
         Raises:
             ConfigError: the group is larger than episode numbers allow.
@@ -53,20 +66,23 @@ class Worker:
                 f"expected at most {SIBLINGS} episodes of a task, got {group_size}: lower "
                 "rollout.group_size or eval.samples"
             )
+        share = share or self.share
         play = _Playing(
             worker=self,
+            share=share,
             agent=agent,
             group_size=group_size,
             seed=derive_seed(self.seed, label, step),
             slots=asyncio.Semaphore(self.in_flight or sys.maxsize),
         )
         try:
-            return await self.strategy.collect(tasks, play)
+            groups = await self.strategy.collect(own_tasks(share, tasks), play)
         except BaseExceptionGroup as group:
             errors = group.subgroup(AgentRLError)
             if errors is None:
                 raise
             raise _first(errors) from group  # one clear error instead of one for each episode
+        return all_groups(share, groups)
 
     async def close(self) -> None:
         """Close every env."""
@@ -78,6 +94,7 @@ class _Playing:
     """What a strategy is handed for one `collect` (`core.protocols.Play`)."""
 
     worker: Worker
+    share: Share
     agent: Agent
     group_size: int
     seed: int
@@ -99,6 +116,7 @@ class _Playing:
         fork: tuple[Trajectory, Fork] | None = None,
     ) -> Trajectory:
         """One episode on a lent env; an env that broke is not lent again."""
+        group = group * self.share.world + self.share.rank  # as if one process played all
         number = group * SIBLINGS + sibling
         lockstep = self.agent.lockstep if isinstance(self.agent, EngineAgent) else None
         await self.slots.acquire()

@@ -20,6 +20,7 @@ from annotated_types import Ge
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
+from agentrl.core.starts import Tasks
 from agentrl.core.types import Action, Observation, Split, Step, Task
 from agentrl.envs.babyai.expert import HAS_BOT, Bot
 from agentrl.envs.babyai.game import (
@@ -34,7 +35,7 @@ from agentrl.envs.babyai.game import (
     make,
     save,
 )
-from agentrl.envs.babyai.starts import Tasks, starts
+from agentrl.envs.babyai.starts import starts
 from agentrl.envs.babyai.view import describe, picture
 
 if TYPE_CHECKING:

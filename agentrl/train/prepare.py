@@ -14,7 +14,7 @@ from itertools import groupby
 import torch
 
 from agentrl.algo.spread import TokenAdvantages
-from agentrl.core.protocols import Scorer
+from agentrl.core.protocols import Parallel, Scorer
 from agentrl.core.tensors import Batch
 from agentrl.core.types import Group, Row, Sum
 from agentrl.train.score import evaluating, padded
@@ -43,6 +43,25 @@ class TrainRow:
     def is_idle(self) -> bool:
         """No token of it has an advantage: its policy gradient is exactly zero."""
         return not any(self.advantages.values)
+
+
+FILLER = TrainRow(
+    row=Row(
+        ids=(0, 0),
+        mask=(False, True),
+        inherited=(False, False),
+        sampler_logprobs=(0.0, 0.0),
+        turn_of=(-1, 0),
+        versions=(-1, 0),
+        trajectory=-1,
+        group=-1,
+    ),
+    advantages=TokenAdvantages((0.0, 0.0), (False, False)),
+    old_logprobs=(0.0, 0.0),
+    ref_logprobs=(0.0, 0.0),
+)
+"""What a rank scores that has fewer micro-batches than another: the forward and backward pass
+happen, no token of it is trained, and its gradient is exactly zero."""
 
 
 def usable(groups: Sequence[Group]) -> tuple[list[Group], dict[str, Sum]]:
@@ -82,29 +101,51 @@ def micro_batches(rows: Sequence[TrainRow], budget: int) -> list[list[TrainRow]]
     return batches
 
 
+def as_many(batches: list[list[TrainRow]], parallel: Parallel) -> list[list[TrainRow]]:
+    """The micro-batches, filled up to as many as the rank with most of them has."""
+    (most,) = parallel.largest([float(len(batches))])
+    return batches + [[FILLER]] * (int(most) - len(batches))
+
+
 def score_ragged(
     rows: Sequence[TrainRow],
     scorer: Scorer,
     module: torch.nn.Module,
     budget: int,
     under: AbstractContextManager[object] | None = None,
+    parallel: Parallel | None = None,
 ) -> list[tuple[float, ...]]:
-    """Logprobs of every row without gradient, in row order; `under` may switch an adapter off."""
+    """Logprobs of every row without gradient, in row order.
+
+    Args:
+        under: may switch an adapter off.
+        parallel: whose ranks meet in every forward pass of `module`, because its weights are
+            sharded; None for a module that is whole.
+    """
     found: dict[int, tuple[float, ...]] = {}
     places = {id(row): i for i, row in enumerate(rows)}
+    batches = micro_batches(rows, budget)
+    if parallel is not None:
+        batches = as_many(batches, parallel)
     with evaluating(module), under or nullcontext():
-        for batch in micro_batches(rows, budget):
-            logp_BT = scorer.score(module, [r.row for r in batch]).logp_BT
+        for batch in batches:
+            with parallel.micro_batch(is_last=True) if parallel else nullcontext():
+                logp_BT = scorer.score(module, [r.row for r in batch]).logp_BT
             for item, logp_T in zip(batch, logp_BT.tolist(), strict=True):
-                found[places[id(item)]] = tuple(logp_T[: len(item.row.ids)])
+                if item is not FILLER:
+                    found[places[id(item)]] = tuple(logp_T[: len(item.row.ids)])
     return [found[i] for i in range(len(rows))]
 
 
 def with_old(
-    rows: Sequence[TrainRow], scorer: Scorer, module: torch.nn.Module, budget: int
+    rows: Sequence[TrainRow],
+    scorer: Scorer,
+    module: torch.nn.Module,
+    budget: int,
+    parallel: Parallel | None = None,
 ) -> list[TrainRow]:
     """Rows with `old_logprobs` under the weights as they are now."""
-    scores = score_ragged(rows, scorer, module, budget)
+    scores = score_ragged(rows, scorer, module, budget, None, parallel)
     return [replace(row, old_logprobs=logp) for row, logp in zip(rows, scores, strict=True)]
 
 
@@ -114,9 +155,10 @@ def with_reference(
     reference: torch.nn.Module,
     budget: int,
     adapter_off: AbstractContextManager[object] | None = None,
+    parallel: Parallel | None = None,
 ) -> list[TrainRow]:
     """Rows with `ref_logprobs` under the reference."""
-    scores = score_ragged(rows, scorer, reference, budget, adapter_off)
+    scores = score_ragged(rows, scorer, reference, budget, adapter_off, parallel)
     return [replace(row, ref_logprobs=logp) for row, logp in zip(rows, scores, strict=True)]
 
 

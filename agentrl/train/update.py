@@ -1,7 +1,8 @@
 """One optimiser step: from prepared rows to a gradient.
 
-The loss of a micro-batch is `sum(L * w)` with weights that already hold the global counts, so
-gradients of micro-batches simply add up.
+The loss of a micro-batch is `sum(L * w)` with weights that already hold the counts of all ranks, so
+gradients of micro-batches and of ranks simply add up. Every rank runs as many micro-batches as the
+one that has most, because ranks meet in them; a rank without rows fills in.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from agentrl.core.errors import TrainingError
 from agentrl.core.protocols import Parallel, Scorer
 from agentrl.core.types import Sum, merge_metrics
 from agentrl.train.objective import Objective
-from agentrl.train.prepare import TrainRow, collate, micro_batches
+from agentrl.train.prepare import FILLER, TrainRow, as_many, collate, micro_batches
 
 
 def update(
@@ -28,10 +29,17 @@ def update(
     budget: int,
     grad_clip: float,
 ) -> dict[str, Sum]:
-    """One optimiser step on rows of whole trajectories; without a trained token, no step.
+    """One optimiser step on this rank's rows of whole trajectories, and the others' on theirs.
+
+    Args:
+        module: what `parallel.wrap` returned.
+
+    Returns:
+        Metrics of all ranks, the same on each. Without a trained token on any rank there is no
+        step.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite.
+        TrainingError: the loss or the gradient is not finite, on any rank.
     """
     lengths: Counter[tuple[int, int]] = Counter()
     for row in rows:
@@ -39,14 +47,16 @@ def update(
     local = [float(sum(lengths.values())), float(sum(n > 0 for n in lengths.values()))]
     n_tokens, n_trajectories = (int(total) for total in parallel.total(local))
     live = [r for r in rows if r.n_trained and not (objective.kl is None and r.is_idle)]
-    if not live:
+    batches = as_many(micro_batches(live, budget), parallel)
+    if not batches:
         return {"loss/idle_steps": Sum(1.0)}
+    lengths[FILLER.key] = 1  # something to divide by
     device = next(module.parameters()).device
     module.train()
-    parts = []
-    batches = micro_batches(live, budget)
+    parts, broken = [], ""
     try:
         for i, part in enumerate(batches):
+            is_last = i == len(batches) - 1
             batch = collate(
                 part,
                 lengths=lengths,
@@ -54,19 +64,36 @@ def update(
                 n_trajectories=n_trajectories,
                 device=device,
             )
-            with parallel.micro_batch(is_last=i == len(batches) - 1):
+            with parallel.micro_batch(is_last=is_last):
                 loss, metrics = objective(batch, scorer.score(module, [r.row for r in part]))
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss is {float(loss.detach())} at micro-batch {i + 1} of "
-                        f"{len(batches)}; the step was not taken. Lower optim.lr, or look for "
-                        "non-finite rewards"
-                    )
+                if not broken and not torch.isfinite(loss):
+                    broken = f"{float(loss.detach())} at micro-batch {i + 1} of {len(batches)}"
+                if is_last:
+                    agree(parallel, broken)
                 parallel.backward(loss)
             parts.append(metrics)
         norm = parallel.step(grad_clip)
     finally:
-        module.zero_grad(set_to_none=True)
+        for weight in module.parameters():
+            weight.grad = None
         module.eval()
-    policy = Sum(sum(p["loss/policy"].total for p in parts))
-    return {**merge_metrics(parts), "loss/policy": policy, "loss/grad_norm": Sum(norm)}
+    merged = merge_metrics(parallel.exchange(merge_metrics(parts)))
+    policy = Sum(merged["loss/policy"].total)
+    return {**merged, "loss/policy": policy, "loss/grad_norm": Sum(norm)}
+
+
+def agree(parallel: Parallel, broken: str) -> None:
+    """All ranks go on, or none: a rank that stopped alone would leave the others waiting.
+
+    Raises:
+        TrainingError: the loss was not finite on this rank or on another.
+    """
+    if not any(parallel.largest([float(bool(broken))])):
+        return
+    told = parallel.exchange(broken)
+    rank, what = next((rank, text) for rank, text in enumerate(told) if text)
+    where = f" on rank {rank}" if parallel.world > 1 else ""
+    raise TrainingError(
+        f"the loss is {what}{where}; the step was not taken. Lower optim.lr, or look for "
+        "non-finite rewards"
+    )

@@ -12,6 +12,8 @@ import torch
 
 from agentrl.core.errors import TrainingError
 from agentrl.core.registry import register
+from agentrl.train.parallel.launch import check_launch
+from agentrl.train.parallel.whole import check_label, load_whole, save_whole, write_label
 
 T = TypeVar("T")
 
@@ -35,7 +37,12 @@ class Single:
         return self._held()[1]
 
     def start(self) -> None:
-        """There is nobody to wait for."""
+        """There is nobody to wait for.
+
+        Raises:
+            ConfigError: a launcher started several processes, or asks for another backend.
+        """
+        check_launch("single")
 
     def wrap(
         self,
@@ -62,16 +69,10 @@ class Single:
     def step(self, max_norm: float) -> float:
         """Clip, check, update, clear."""
         module, optimiser = self._held()
-        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)
-        if not torch.isfinite(norm):
-            optimiser.zero_grad(set_to_none=True)
-            raise TrainingError(
-                f"the gradient norm is {float(norm)}; the step was not taken. Lower optim.lr or "
-                "optim.grad_clip, or look for extreme rewards"
-            )
+        norm = finite(torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm), optimiser)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def total(self, values: Sequence[float]) -> list[float]:
         """The values: there is one rank."""
@@ -91,15 +92,29 @@ class Single:
         return module.state_dict()
 
     def save(self, folder: Path) -> None:
-        """The optimiser's state as `optimiser.pt` (tensors and plain containers only)."""
-        _, optimiser = self._held()
-        torch.save(optimiser.state_dict(), folder / "optimiser.pt")
+        """The optimiser's state, and an adapter's weights."""
+        save_whole(folder, *self._held())
+        write_label(folder, "single", 1)
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote; loaded with `weights_only`."""
-        _, optimiser = self._held()
-        state = torch.load(folder / "optimiser.pt", weights_only=True)
-        optimiser.load_state_dict(state)
+        """What `save` wrote, here or under `ddp`."""
+        check_label(folder, "single", 1, reads=frozenset({"single", "ddp"}), any_world=True)
+        load_whole(folder, *self._held())
 
     def close(self) -> None:
         """There is nobody to leave."""
+
+
+def finite(norm: torch.Tensor, optimiser: torch.optim.Optimizer) -> float:
+    """The gradient norm; the gradient is dropped if it is none.
+
+    Raises:
+        TrainingError: the norm is infinite or NaN.
+    """
+    if not torch.isfinite(norm):
+        optimiser.zero_grad(set_to_none=True)
+        raise TrainingError(
+            f"the gradient norm is {float(norm)}; the step was not taken. Lower optim.lr or "
+            "optim.grad_clip, or look for extreme rewards"
+        )
+    return float(norm)

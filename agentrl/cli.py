@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import logging
 import os
 import re
@@ -149,6 +150,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     explain.add_argument("key", metavar="KEY", nargs="?", help="such as optim.lr or advantage")
     check = add("check-env", _check_env)
     check.add_argument("env", metavar="ENV", help="the name of an environment")
+    check.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts there as well")
     return parser, dict(below.choices)
 
 
@@ -238,7 +240,10 @@ def _check_env(args: argparse.Namespace) -> int:
     from agentrl.evaluate.check_env import check_env
 
     report = check_env(load_alone(args.env, args.overrides).env)
-    _say(*report.lines())
+    _say(*report.lines(shutil.get_terminal_size((100, 24)).columns))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
     return 0 if report.passed else 1
 
 

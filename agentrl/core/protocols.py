@@ -90,7 +90,7 @@ class Env(ABC):
         """Act; raises `RuntimeError` after the end of the episode."""
 
     def close(self) -> None:  # noqa: B027 - most envs hold nothing
-        """Give back whatever is open; may be called twice."""
+        """Give back whatever is open; may be called twice, and a later `reset` opens anew."""
 
 
 def abilities(env: Env) -> frozenset[str]:

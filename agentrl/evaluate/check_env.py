@@ -1,50 +1,78 @@
 """`agentrl check-env`: whether an environment keeps what `core.protocols.Env` promises.
 
-Each check is one function below: it returns what it saw, or raises `CheckFailedError` or
-`CheckSkippedError`. How an env is played for a check stands in `check_player.py`.
+Each check is a function in `check_tasks.py`, `check_episodes.py`, `check_abilities.py` or
+`check_runners.py`: it returns what it saw, or raises `CheckFailedError` or `CheckSkippedError`. How
+an env is played for a check stands in `check_player.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
-import pickle
+import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from itertools import combinations
-from random import Random
-from typing import cast
+from textwrap import wrap
 
-from agentrl.core.errors import AgentRLError, DeadlineError, EnvError
+from agentrl.core.errors import AgentRLError, DeadlineError
 from agentrl.core.protocols import Env
 from agentrl.core.registry import slot_of
-from agentrl.core.types import Split, Task
-from agentrl.evaluate.check_player import (
-    END_TURNS,
-    Bench,
-    CheckFailedError,
-    CheckSkippedError,
-    is_end,
-    require,
-    same,
-)
-from agentrl.rollout.runners import EnvRaisedError, ProcessRunner, runner_for
+from agentrl.core.types import Json, Split
+from agentrl.evaluate import check_abilities, check_episodes, check_runners, check_tasks
+from agentrl.evaluate.check_player import Bench, CheckFailedError, CheckSkippedError
+from agentrl.rollout.runners import EnvRaisedError
 
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-NONSENSE = ("", "no such action", '{"unclosed": [')
-TURNS = 30
-"""Turns of an episode that are compared."""
-STARTS = 50
-"""Starts of each split that are compared, fewer if they take more than `STARTS_S` seconds."""
-STARTS_S = 10.0
-EXPERT_RATE = 0.8
-"""Share of tasks that an expert must solve."""
-MAX_HANGS = 2
-"""After so many checks that hung, the others are skipped."""
+MAX_BREAKS = 2
+"""After so many checks in which the env hung or died, the others are skipped."""
+SCHEMA = 1
+"""Version of the JSON form of a report."""
+
+Check = Callable[[Bench], Awaitable[str]]
+
+CHECKS: tuple[Check, ...] = (
+    check_tasks.tasks_exist,
+    check_tasks.task_ids_are_unique,
+    check_tasks.tasks_come_again,
+    check_tasks.tasks_are_lazy,
+    check_tasks.tasks_survive_json,
+    check_tasks.tasks_survive_pickling,
+    check_runners.runs_where_it_says,
+    check_episodes.reset_shows_something,
+    check_episodes.text_can_be_encoded,
+    check_episodes.same_task_same_episode,
+    check_episodes.another_task_is_another_episode,
+    check_episodes.reset_forgets_what_was_played,
+    check_episodes.tasks_are_left_alone,
+    check_episodes.rewards_are_finite,
+    check_episodes.metrics_are_numbers,
+    check_episodes.the_end_says_success,
+    check_episodes.success_is_true_or_false,
+    check_episodes.an_episode_ends_in_one_way,
+    check_episodes.step_after_the_end_raises,
+    check_episodes.nonsense_is_flagged,
+    check_episodes.odd_text_is_survived,
+    check_episodes.closes_twice,
+    check_episodes.reset_opens_what_was_closed,
+    check_tasks.splits_are_disjoint,
+    check_abilities.snapshot_equals_replay,
+    check_abilities.restore_leaves_the_snapshot_alone,
+    check_abilities.state_keys_tell_states_apart,
+    check_abilities.looking_changes_nothing,
+    check_abilities.the_expert_solves_tasks,
+    check_abilities.expert_actions_are_valid,
+    check_abilities.legal_actions_are_valid,
+    check_abilities.tools_are_json_schemas,
+    check_abilities.goals_hold_or_not,
+    check_runners.every_runner_gives_the_same_episode,
+    check_runners.another_process_gives_the_same_episode,
+    check_runners.state_keys_hold_in_other_processes,
+    check_runners.copies_share_nothing,
+    check_runners.global_randomness_is_untouched,
+    check_runners.closing_gives_back_what_was_open,
+    check_runners.a_hanging_step_is_cut,
+)
+"""In the order in which they run and are reported."""
 
 
 class Status(StrEnum):
@@ -57,11 +85,26 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """One check: the promise, how it ended, and what was seen."""
+    """One check: how it ended and what was seen; for a failure also how to mend it."""
 
     name: str
+    promise: str
+    """What the env promises."""
     status: Status
-    reason: str
+    seen: str
+    """What was seen, or why it was skipped; for a failure what came instead of `expected`."""
+    expected: str = ""
+    where: str = ""
+    mend: str = ""
+    seconds: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """All that is to be said of it, in one line."""
+        if self.status is not Status.FAIL:
+            return self.seen
+        place = f" ({self.where})" if self.where else ""
+        return f"expected {self.expected}, got {self.seen}{place}: {self.mend}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +113,7 @@ class CheckReport:
 
     env: str
     results: tuple[CheckResult, ...]
+    seconds: float
 
     @property
     def passed(self) -> bool:
@@ -80,21 +124,60 @@ class CheckReport:
         """The checks that ended so."""
         return [result for result in self.results if result.status is status]
 
-    def lines(self) -> list[str]:
-        """One line per check (a reason is written out once) and a last one that counts."""
+    def lines(self, columns: int = 100) -> list[str]:
+        """A line per check, what failed in full below it, and a last line that counts.
+
+        What several checks met is written out once.
+        """
         width = max(len(result.name) for result in self.results)
-        lines, known = [], set[str]()
+        lines: list[str] = []
+        known: dict[str, str] = {}
         for result in self.results:
-            is_known = len(result.reason) > 40 and result.reason in known
-            known.add(result.reason)
-            reason = "as above" if is_known else result.reason
-            lines.append(f"{result.status}  {result.name:<{width}}  {reason}".rstrip())
+            head = f"{result.status}  {result.name:<{width}}  "
+            first = known.setdefault(result.seen, result.name)
+            if first != result.name and len(result.seen) > 40:
+                lines.append(f"{head}as in: {first}")
+            elif result.status is Status.FAIL:
+                lines += [head.rstrip(), *_in_full(result, columns)]
+            else:
+                lines.append(f"{head}{result.seen}".rstrip())
         counts = ", ".join(f"{len(self.of(status))} {status.lower()}" for status in Status)
-        return [*lines, f"{self.env}: {counts}"]
+        return [*lines, f"{self.env}: {counts} in {self.seconds:.1f} s"]
+
+    def to_json(self) -> dict[str, Json]:
+        """The report as JSON values."""
+        return {
+            "schema": SCHEMA,
+            "env": self.env,
+            "passed": self.passed,
+            "seconds": round(self.seconds, 3),
+            "counts": {status.lower(): len(self.of(status)) for status in Status},
+            "checks": [{**asdict(r), "status": r.status.lower()} for r in self.results],
+        }
+
+
+def _in_full(result: CheckResult, columns: int) -> list[str]:
+    parts = {
+        "expected": result.expected,
+        "got": result.seen,
+        "where": result.where,
+        "mend": result.mend,
+    }
+    lines = []
+    for title, text in parts.items():
+        first, *more = wrap(text, max(40, columns - 16)) or [""]
+        if first:
+            lines += [f"      {title:<8}  {first}", *(f"{'':16}{line}" for line in more)]
+    return lines
 
 
 def check_env(
-    env: Env, *, split: Split = "train", tasks: int = 5, timeout_s: float | None = None
+    env: Env,
+    *,
+    split: Split = "train",
+    tasks: int = 5,
+    timeout_s: float | None = None,
+    may_spawn: bool = True,
 ) -> CheckReport:
     """Check an env on the first `tasks` tasks of a split.
 
@@ -103,342 +186,62 @@ def check_env(
         split: whose tasks are played.
         tasks: how many are played.
         timeout_s: deadline of each call; the env's own unless given.
+        may_spawn: without it, checks that need another process are skipped, unless the env itself
+            runs in processes.
     """
     slot_and_name = slot_of(type(env))
     name = slot_and_name[1] if slot_and_name else type(env).__name__
-    results = asyncio.run(_all_checks(env, split, tasks, timeout_s))
-    return CheckReport(env=name, results=tuple(results))
+    began = time.monotonic()
+    limit = timeout_s or env.timeout_s
+    bench = Bench(env=env, split=split, count=tasks, timeout_s=limit, may_spawn=may_spawn)
+    results = asyncio.run(_all_checks(bench))
+    return CheckReport(env=name, results=tuple(results), seconds=time.monotonic() - began)
 
 
-async def _all_checks(
-    env: Env, split: Split, count: int, timeout_s: float | None
-) -> list[CheckResult]:
-    bench = Bench(env=env, split=split, count=count, timeout_s=timeout_s or env.timeout_s)
-    results: list[CheckResult] = []
-    for check in CHECKS:
-        name = check.__name__.replace("_", " ")
-        try:
-            if bench.hangs >= MAX_HANGS:
-                raise CheckSkippedError("the env hung in the checks before")
-            if check is not tasks_exist and not bench.tasks:
-                raise CheckSkippedError("there are no tasks")
-            status, reason = Status.PASS, await check(bench)
-        except CheckSkippedError as skipped:
-            status, reason = Status.SKIP, str(skipped)
-        except AgentRLError as error:
-            bench.hangs += isinstance(error, DeadlineError)
-            status, reason = Status.FAIL, str(error)
-        except Exception as error:  # noqa: BLE001 - what an env answers may break a check anywhere
-            status, reason = Status.FAIL, f"the check broke on {type(error).__name__}: {error}"
-        results.append(CheckResult(name=name, status=status, reason=reason))
-    return results
+async def _all_checks(bench: Bench) -> list[CheckResult]:
+    try:
+        return [await _checked(check, bench) for check in CHECKS]
+    finally:
+        await bench.close()
 
 
-# --- the checks -----------------------------------------------------------------------------------
-
-
-async def tasks_exist(bench: Bench) -> str:
-    """A split has tasks; their ids are unique; asking again gives the same."""
-    length, bench.tasks = await bench.read(bench.split, bench.count)
-    require(length, f"tasks({bench.split!r}) is empty")
-    for task in cast("Sequence[object]", bench.tasks):
-        if not isinstance(task, Task):
-            bench.tasks = []
-            raise CheckFailedError(f"tasks must hold Task objects, got {task!r:.100}")
-    ids = [task.id for task in bench.tasks]
-    require(len(set(ids)) == len(ids), f"task ids must be unique, got {ids}")
-    _, again = await bench.read(bench.split, bench.count)
-    require(again == bench.tasks, "tasks() gave other tasks when asked again")
-    return f"{length} in {bench.split}, {len(ids)} read twice"
-
-
-async def tasks_can_be_stored(bench: Bench) -> str:
-    """Tasks survive pickling, and their data JSON."""
-    for task in bench.tasks:
-        try:
-            thawed = json.loads(json.dumps(dict(task.data), allow_nan=False))
-            copy = pickle.loads(pickle.dumps(task))
-        except (TypeError, ValueError, AttributeError, pickle.PicklingError) as error:
-            raise CheckFailedError(
-                f"task {task.id} cannot be stored ({error}): keep JSON values in Task.data"
-            ) from error
-        require(copy == task, f"task {task.id} is another one after pickling")
-        require(
-            thawed == task.data,
-            f"task {task.id}: its data {task.data!r:.120} reads back from JSON as {thawed!r:.120}",
-        )
-    return ""
-
-
-async def reset_shows_something(bench: Bench) -> str:
-    """Reset gives an observation that isn't empty."""
-    longest = 0
-    async with bench.player() as player:
-        for task in bench.tasks:
-            shown = await player.reset(task)
-            require(any(shown), f"reset of task {task.id} shows neither text nor picture")
-            longest = max(longest, len(shown.text.split()))
-    return f"{longest} words at most"
-
-
-async def runs_where_it_says(bench: Bench) -> str:
-    """The env opens in the runner that `runs_in` names."""
-    async with bench.player(runner_for(bench.env)) as player:
-        await player.reset(bench.tasks[0])
-    return bench.env.runs_in
-
-
-async def same_task_same_episode(bench: Bench) -> str:
-    """The same actions give the same answers: in another copy, and after another episode."""
-    turns = 0
-    async with bench.player() as player, bench.player() as other:
-        for task, next_task in zip(bench.tasks, bench.tasks[1:] + bench.tasks[:1], strict=True):
-            first = await player.reset(task)
-            actions, beats = await player.improvise(task, TURNS)
-            require(await other.reset(task) == first, f"two copies show task {task.id} differently")
-            same("two copies disagree", task, beats, await other.repeat(actions))
-            await player.reset(next_task)
-            await player.improvise(next_task, 2)
-            require(
-                await player.reset(task) == first,
-                f"task {task.id} begins differently after another episode",
-            )
-            same("a second episode disagrees", task, beats, await player.repeat(actions))
-            turns += len(beats)
-    return f"{turns} turns of {len(bench.tasks)} tasks"
-
-
-async def rewards_are_finite(bench: Bench) -> str:
-    """Rewards are finite numbers."""
-    seen: set[float] = set()
-    async with bench.player() as player:
-        for task in bench.tasks:
-            await player.reset(task)
-            for turn, step in enumerate(await player.finish(task)):
-                require(
-                    math.isfinite(step.reward),
-                    f"turn {turn} of task {task.id} is rewarded {step.reward}",
-                )
-                seen.add(float(step.reward))
-    return f"{min(seen):g} to {max(seen):g}"
-
-
-async def the_end_says_success(bench: Bench) -> str:
-    """A terminal step sets `info["success"]`."""
-    ends = 0
-    async with bench.player() as player:
-        for task in bench.tasks:
-            await player.reset(task)
-            last = (await player.finish(task))[-1]
-            ends += last.terminated or last.truncated
-            require(
-                not (last.terminated and last.truncated),
-                f"the last step of task {task.id} is both terminated and truncated",
-            )
-            require(
-                not last.terminated or isinstance(last.info.get("success"), bool),
-                f"task {task.id} ended with success {last.info.get('success')!r}: a terminal step "
-                "must set info['success'] to True or False",
-            )
-    if not ends:
-        raise CheckSkippedError(f"no episode ended within {END_TURNS} turns")
-    return f"{ends} of {len(bench.tasks)} episodes ended"
-
-
-async def step_after_the_end_raises(bench: Bench) -> str:
-    """An episode that is over cannot be played on."""
-    task = bench.tasks[0]
-    async with bench.player() as player:
-        await player.reset(task)
-        action = await player.choose(task, Random(0))
-        last = (await player.finish(task))[-1]
-        if not (last.terminated or last.truncated):
-            raise CheckSkippedError(f"no episode ended within {END_TURNS} turns")
-        try:
-            await player.step(action)
-        except EnvRaisedError as error:
-            return error.kind
-        raise CheckFailedError(
-            f"step({action!r}) after the end of task {task.id} must raise RuntimeError"
-        )
-
-
-async def nonsense_is_survived(bench: Bench) -> str:
-    """An action that means nothing does no harm; where actions are a closed set, it is reported."""
-    reported = 0
-    async with bench.player() as player:
-        for nonsense in NONSENSE:
-            await player.reset(bench.tasks[0])
-            try:
-                step = await player.step(nonsense)
-            except EnvRaisedError as error:
-                raise CheckFailedError(
-                    f"{error}: report what an env does not understand by info['invalid_action']"
-                ) from error
-            is_reported = bool(step.info.get("invalid_action", False))
-            reported += is_reported
-            require(
-                is_reported or "legal_actions" not in bench.able,
-                f"step({nonsense!r}) is not among the legal actions, but its info has no "
-                "'invalid_action': True",
-            )
-    return "reported as invalid" if reported == len(NONSENSE) else "some taken as answers"
-
-
-async def closes_twice(bench: Bench) -> str:
-    """Closing is harmless before a reset, within an episode, and when closed."""
-    async with bench.player() as player:
-        await player.call("close")
-        await player.reset(bench.tasks[0])
-        await player.call("close")
-        await player.call("close")
-    return ""
-
-
-async def splits_are_disjoint(bench: Bench) -> str:
-    """No start of one split occurs in another."""
-    starts: dict[Split, dict[object, Task]] = {}
-    for split in SPLITS:
-        _, tasks = await bench.read(split, STARTS)
-        starts[split] = await _starts(bench, tasks)
-    for split, other in combinations(SPLITS, 2):
-        shared = starts[split].keys() & starts[other].keys()
-        if shared:
-            one = next(iter(shared))
-            advice = "; if they differ in what is not shown, add state_key()"
-            raise CheckFailedError(
-                f"{len(shared)} of {len(starts[other])} starts of {other} are also in {split}, "
-                f"such as task {starts[other][one].id}, which is {starts[split][one].id}"
-                f"{'' if 'state_key' in bench.able else advice}"
-            )
-    counts = ", ".join(f"{len(found)} {split}" for split, found in starts.items())
-    return f"no overlap among {counts} starts"
-
-
-async def _starts(bench: Bench, tasks: Sequence[Task]) -> dict[object, Task]:
-    found: dict[object, Task] = {}
-    until = time.monotonic() + STARTS_S
-    async with bench.player() as player:
-        for task in tasks:
-            shown = await player.reset(task)
-            content = (shown, task.instruction, task.answer, repr(sorted(task.data.items())))
-            found.setdefault(await player.state_key() or content, task)
-            if time.monotonic() > until:
-                break
-    return found
-
-
-async def snapshot_equals_replay(bench: Bench) -> str:
-    """What follows a restore is what followed the snapshot, and what a replay gives."""
-    bench.need("snapshot", "restore")
-    async with bench.player() as player, bench.player() as other:
-        for task in bench.tasks:
-            await player.reset(task)
-            prefix, beats = await player.improvise(task, 3)
-            if is_end(beats[-1]):
-                prefix = prefix[:-1]
-                await player.reset(task)
-                await player.repeat(prefix)
-            saved, key = await player.call("snapshot"), await player.state_key()
-            actions, beats = await player.improvise(task, TURNS)
-            await player.reset(bench.tasks[-1])
-            await player.call("restore", saved)
-            require(await player.state_key() == key, f"restore in task {task.id} changes the key")
-            same("after a restore", task, beats, await player.repeat(actions))
-            await player.call("restore", saved)
-            same("after a second restore", task, beats, await player.repeat(actions))
-            await other.reset(task)
-            await other.repeat(prefix)
-            same("snapshot and replay", task, beats, await other.repeat(actions))
-    return f"{len(bench.tasks)} tasks"
-
-
-async def state_keys_hold_in_other_processes(bench: Bench) -> str:
-    """Another interpreter gives a state the same key."""
-    bench.need("state_key")
-    keys = 0
-    async with bench.player() as here, AsyncExitStack() as stack:
-        try:
-            there = await stack.enter_async_context(bench.player(ProcessRunner()))
-        except EnvError as error:
-            if bench.env.runs_in == "process":
-                raise
-            raise CheckSkippedError(str(error)) from error
-        for task in bench.tasks:
-            await here.reset(task)
-            await there.reset(task)
-            pairs = [(await here.state_key(), await there.state_key())]
-            actions, beats = await here.improvise(task, 3)
-            repeated = await there.repeat(actions)
-            pairs += [(a.state_key, b.state_key) for a, b in zip(beats, repeated, strict=True)]
-            for one, other in pairs:
-                require(isinstance(one, str), f"state_key() must give a str, got {one!r:.80}")
-                require(
-                    one == other,
-                    f"a state of task {task.id} has the key {one!r:.80}, and {other!r:.80} in "
-                    "another process (Python's hash() differs between processes: use hashlib)",
-                )
-            keys += len(pairs)
-    return f"{keys} keys"
-
-
-async def the_expert_solves_tasks(bench: Bench) -> str:
-    """Following `expert_action` leads to success."""
-    bench.need("expert_action")
-    solved, turns = [], 0
-    async with bench.player() as player:
-        for task in bench.tasks:
-            await player.reset(task)
-            steps = await player.finish(task)
-            solved.append(bool(steps[-1].info.get("success", False)))
-            turns += len(steps)
-    reason = f"{sum(solved)} of {len(solved)} tasks in {turns / len(solved):.3g} turns each"
-    unsolved = [
-        task.id for task, is_solved in zip(bench.tasks, solved, strict=True) if not is_solved
-    ]
-    require(
-        sum(solved) >= EXPERT_RATE * len(solved),
-        f"the expert solves {reason}, not {', '.join(unsolved)}: raise the env's limit of steps, "
-        "or give this setting no expert_action",
+async def _checked(check: Check, bench: Bench) -> CheckResult:
+    began = time.monotonic()
+    promise = (inspect.getdoc(check) or "").replace("\n", " ")
+    seen = expected = where = mend = ""
+    try:
+        if bench.breaks >= MAX_BREAKS:
+            raise CheckSkippedError("the env hung or died in the checks before")
+        if check is not check_tasks.tasks_exist and not bench.tasks:
+            raise CheckSkippedError("there are no tasks")
+        status, seen = Status.PASS, await check(bench)
+    except CheckSkippedError as skipped:
+        status, seen = Status.SKIP, str(skipped)
+    except CheckFailedError as failed:
+        status, seen = Status.FAIL, failed.got
+        expected, where, mend = failed.expected, failed.where, failed.mend
+    except AgentRLError as error:
+        is_alive = isinstance(error, EnvRaisedError) or bench.env.runs_in != "process"
+        bench.breaks += isinstance(error, DeadlineError) or not is_alive
+        status, seen, expected, mend = Status.FAIL, str(error), promise, _mend(error)
+    except Exception as error:  # noqa: BLE001 - what an env answers may break a check anywhere
+        status, seen, expected = Status.FAIL, f"{type(error).__name__}: {error}", promise
+        mend = "return what core/protocols.py says: the check could not read the answer"
+    return CheckResult(
+        name=check.__name__.replace("_", " "),
+        promise=promise,
+        status=status,
+        seen=seen,
+        expected=expected,
+        where=where,
+        mend=mend,
+        seconds=round(time.monotonic() - began, 3),
     )
-    return reason
 
 
-async def legal_actions_are_valid(bench: Bench) -> str:
-    """No action that `legal_actions` names is reported invalid."""
-    bench.need("legal_actions")
-    turns = 0
-    async with bench.player() as player:
-        for task in bench.tasks:
-            rng, is_over = Random(task.id), False
-            await player.reset(task)
-            while not is_over and turns < TURNS * len(bench.tasks):
-                action = await player.choose(task, rng)
-                step = await player.step(action)
-                require(
-                    not step.info.get("invalid_action"),
-                    f"{action!r} is legal in task {task.id} but step reports it as invalid",
-                )
-                turns += 1
-                is_over = step.terminated or step.truncated
-    return f"{turns} actions"
-
-
-CHECKS: tuple[Callable[[Bench], Awaitable[str]], ...] = (
-    tasks_exist,
-    tasks_can_be_stored,
-    runs_where_it_says,
-    reset_shows_something,
-    same_task_same_episode,
-    rewards_are_finite,
-    the_end_says_success,
-    step_after_the_end_raises,
-    nonsense_is_survived,
-    closes_twice,
-    splits_are_disjoint,
-    snapshot_equals_replay,
-    state_keys_hold_in_other_processes,
-    the_expert_solves_tasks,
-    legal_actions_are_valid,
-)
-"""In the order in which they run and are reported."""
+def _mend(error: AgentRLError) -> str:
+    if isinstance(error, DeadlineError):
+        return "make the call quicker, or raise the env's timeout_s"
+    if isinstance(error, EnvRaisedError):
+        return "mend the line that is named"
+    return "see 'What the methods promise' in docs/add-an-env.md"

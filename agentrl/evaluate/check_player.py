@@ -1,4 +1,8 @@
-"""How `check_env.py` plays an env: copies of it, their episodes as values that can be compared."""
+"""How the checks of `check_env.py` play an env, and how they say what is wrong with it.
+
+Envs that run in a process are checked in processes, which are lent from check to check; all others
+in threads, so that a call that hangs can be given up.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,13 @@ from typing import NamedTuple, cast
 from agentrl.core.errors import AgentRLError, DeadlineError, EnvError
 from agentrl.core.protocols import Env, EnvHandle, Runner, abilities
 from agentrl.core.types import Action, Observation, Split, Step, Task
-from agentrl.rollout.runners import ProcessRunner, ThreadRunner, WorkerThread
+from agentrl.rollout.runners import (
+    EnvPool,
+    EnvRaisedError,
+    ProcessRunner,
+    ThreadRunner,
+    WorkerThread,
+)
 
 GUESSES = ("look", "yes", "no", "0", "1")
 """What is said to an env that names no actions."""
@@ -21,11 +31,22 @@ END_TURNS = 500
 
 
 class CheckFailedError(EnvError):
-    """An env does not keep a promise."""
+    """An env does not keep a promise: what was expected, what came, where, how to mend it."""
+
+    def __init__(self, expected: str, *, got: str, mend: str, where: str = "") -> None:
+        place = f" ({where})" if where else ""
+        super().__init__(f"expected {expected}, got {got}{place}: {mend}")
+        self.expected, self.got, self.where, self.mend = expected, got, where, mend
 
 
 class CheckSkippedError(AgentRLError):
     """A check does not apply to this env; the text says why."""
+
+
+def require(condition: object, expected: str, *, got: str, mend: str, where: str = "") -> None:
+    """Raise `CheckFailedError` unless the condition holds."""
+    if not condition:
+        raise CheckFailedError(expected, got=got, mend=mend, where=where)
 
 
 class Shown(NamedTuple):
@@ -34,6 +55,11 @@ class Shown(NamedTuple):
     text: str
     images: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        said = [f"{role}: {text}" for role, text in self.messages]
+        parts = [repr(self.text), *(f"picture {image}" for image in self.images), *said]
+        return ", ".join(parts)
 
     @classmethod
     def of(cls, observation: Observation | str) -> Shown:
@@ -55,6 +81,16 @@ class Beat(NamedTuple):
     state_key: object
 
 
+class Episode(NamedTuple):
+    """A task played to its end, or through END_TURNS turns."""
+
+    task: Task
+    by_expert: bool
+    shown: Shown
+    """What reset showed."""
+    steps: list[Step]
+
+
 @dataclass(kw_only=True)
 class Bench:
     """The env that is checked, how it is run, and what the checks before learned."""
@@ -63,8 +99,16 @@ class Bench:
     split: Split
     count: int
     timeout_s: float
+    may_spawn: bool = True
+    """Whether an env that does not run in processes may be tried in one."""
     tasks: list[Task] = field(default_factory=list)
-    hangs: int = 0
+    breaks: int = 0
+    """Checks in which a call hung or the env's process died."""
+    episodes: list[Episode] = field(default_factory=list)
+    processes: EnvPool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.processes = EnvPool(ProcessRunner(), self.env)
 
     @property
     def able(self) -> frozenset[str]:
@@ -77,43 +121,95 @@ class Bench:
         if missing:
             raise CheckSkippedError(f"it has no {' and no '.join(missing)}")
 
-    async def read(self, split: Split, count: int) -> tuple[int, list[Task]]:
-        """Length of a split and its first `count` tasks, read in a thread that can be given up."""
+    async def read(self, split: Split, count: int, env: Env | None = None) -> Sequence[Task]:
+        """A split whose first `count` tasks were read, in a thread that can be given up.
 
-        def first(_: asyncio.Runner) -> tuple[int, list[Task]]:
-            found = self.env.tasks(split)
-            return len(found), [found[index] for index in range(min(count, len(found)))]
+        Raises:
+            DeadlineError: that took longer than the bench's deadline.
+            CheckFailedError: `tasks` raised.
+        """
+        asked = env or self.env
+
+        def first(_: asyncio.Runner) -> Sequence[Task]:
+            found = asked.tasks(split)
+            for index in range(min(count, len(found))):
+                found[index]
+            return found
 
         worker = WorkerThread("check-env tasks")
         try:
             async with asyncio.timeout(self.timeout_s):
-                return cast("tuple[int, list[Task]]", await worker.run(first))
+                return cast("Sequence[Task]", await worker.run(first))
         except AgentRLError:
             raise
         except TimeoutError as error:
             raise DeadlineError(
-                f"tasks({split!r}) gave no {count} tasks within {self.timeout_s:g} s: make it lazy"
+                f"tasks({split!r}) gave no {count} tasks within {self.timeout_s:g} s"
             ) from error
         except Exception as error:
             raise CheckFailedError(
-                f"tasks({split!r}) raised {type(error).__name__}: {error}"
+                f"tasks({split!r}) to return tasks",
+                got=f"{type(error).__name__}: {error}",
+                mend="make it return a sequence of Task for each of train, dev and test",
             ) from error
         finally:
             worker.stop()
 
+    async def first(self, split: Split, count: int, env: Env | None = None) -> list[Task]:
+        """The first `count` tasks of a split, fewer if it is shorter."""
+        found = await self.read(split, count, env)
+        return [found[index] for index in range(min(count, len(found)))]
+
     @asynccontextmanager
     async def player(self, runner: Runner | None = None) -> AsyncIterator[Player]:
-        """A fresh copy of the env, closed afterwards."""
-        if runner is None:
-            runner = ProcessRunner() if self.env.runs_in == "process" else ThreadRunner()
+        """An open copy of the env for the time of a check: a fresh one, but for processes."""
+        if runner is None and self.env.runs_in == "process":
+            async with self.elsewhere() as player:
+                yield player
+            return
+        runner = runner or ThreadRunner()
         handle = await runner.open(self.env)
-        player = Player(bench=self, runner=runner, handle=handle)
         try:
-            yield player
+            yield Player(bench=self, runner=runner, handle=handle)
         except BaseException:
             await runner.close(handle, is_broken=True)
             raise
         await runner.close(handle)
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Player]:
+        """A copy of the env in another process; skips if this env cannot go there."""
+        if self.env.runs_in != "process" and not self.may_spawn:
+            raise CheckSkippedError("no process may be started")
+        try:
+            handle = await self.processes.acquire()
+        except EnvError as error:
+            if self.env.runs_in == "process":
+                raise
+            raise CheckSkippedError(str(error)) from error
+        player = Player(bench=self, runner=ProcessRunner(), handle=handle)
+        is_broken = True
+        try:
+            yield player
+            is_broken = player.is_closed
+        finally:
+            await self.processes.release(handle, is_broken=is_broken)
+
+    async def played(self) -> list[Episode]:
+        """Episodes of every task, played once for all checks: the expert's, and a wanderer's."""
+        has_expert = "expert_action" in self.able
+        if not self.episodes:
+            async with self.player() as player:
+                self.episodes = [
+                    await player.finish(task, as_expert=as_expert)
+                    for task in self.tasks
+                    for as_expert in {True: (True, False), False: (False,)}[has_expert]
+                ]
+        return self.episodes
+
+    async def close(self) -> None:
+        """End the processes."""
+        await self.processes.close()
 
 
 @dataclass(kw_only=True)
@@ -123,9 +219,12 @@ class Player:
     bench: Bench
     runner: Runner
     handle: EnvHandle
+    is_closed: bool = False
+    """The env was closed last: it is not lent to the next check."""
 
     async def call(self, verb: str, *args: object) -> object:
         """Call a method, with the bench's deadline."""
+        self.is_closed = verb == "close"
         return await self.runner.call(self.handle, verb, *args, timeout_s=self.bench.timeout_s)
 
     async def reset(self, task: Task) -> Shown:
@@ -164,10 +263,17 @@ class Player:
             state_key=await self.state_key(),
         )
 
+    async def echo(self, action: Action) -> Beat:
+        """Act as it was done before; what is raised is an answer that ends the episode."""
+        try:
+            return await self.beat(action)
+        except EnvRaisedError as error:
+            return Beat(Shown(str(error)), "nan", True, False, None, None)
+
     async def improvise(self, task: Task, turns: int) -> tuple[list[Action], list[Beat]]:
         """Go on with chosen actions until the end, `turns` at most."""
         rng, actions, beats = Random(task.id), list[Action](), list[Beat]()
-        while len(beats) < turns and not (beats and is_end(beats[-1])):
+        while len(beats) < turns and not (beats and ended(beats[-1])):
             actions.append(await self.choose(task, rng))
             beats.append(await self.beat(actions[-1]))
         return actions, beats
@@ -176,38 +282,33 @@ class Player:
         """Go on with given actions, until the end."""
         beats: list[Beat] = []
         for action in actions:
-            if beats and is_end(beats[-1]):
+            if beats and ended(beats[-1]):
                 break
-            beats.append(await self.beat(action))
+            beats.append(await self.echo(action))
         return beats
 
-    async def finish(self, task: Task) -> list[Step]:
-        """Play to the end, by the expert if there is one."""
+    async def finish(self, task: Task, *, as_expert: bool) -> Episode:
+        """Play a task to its end; END_TURNS turns at most."""
         rng, steps = Random(task.id), list[Step]()
-        while len(steps) < END_TURNS:
-            steps.append(await self.step(await self.choose(task, rng, ask_expert=True)))
-            if steps[-1].terminated or steps[-1].truncated:
-                break
-        return steps
+        shown = await self.reset(task)
+        while len(steps) < END_TURNS and not (steps and ended(steps[-1])):
+            steps.append(await self.step(await self.choose(task, rng, ask_expert=as_expert)))
+        return Episode(task, as_expert, shown, steps)
 
 
-def is_end(beat: Beat) -> bool:
+def ended(turn: Beat | Step) -> bool:
     """Whether the episode ended with this turn."""
-    return beat.terminated or beat.truncated
+    return bool(turn.terminated or turn.truncated)
 
 
-def same(what: str, task: Task, expected: Sequence[Beat], got: Sequence[Beat]) -> None:
-    """Raise `CheckFailedError` at the first difference."""
+def same(what: str, mend: str, task: Task, expected: Sequence[Beat], got: Sequence[Beat]) -> None:
+    """Raise `CheckFailedError` at the first difference between two runs of the same actions."""
     for turn, (one, other) in enumerate(zip(expected, got, strict=False)):
         for name in Beat._fields:
             if getattr(one, name) != getattr(other, name):
                 raise CheckFailedError(
-                    f"{what}: turn {turn} of task {task.id} differs in its {name}: "
-                    f"{getattr(one, name)!r:.120} against {getattr(other, name)!r:.120}"
+                    f"{what} to give the {name} {getattr(one, name)!r:.200}",
+                    got=f"{getattr(other, name)!r:.200}",
+                    where=f"turn {turn} of task {task.id}",
+                    mend=mend,
                 )
-
-
-def require(condition: object, message: str) -> None:
-    """Raise `CheckFailedError` unless the condition holds."""
-    if not condition:
-        raise CheckFailedError(message)

@@ -43,6 +43,7 @@ from agentrl.rollout.calls import (
 from agentrl.rollout.process import ProcessRunner
 
 __all__ = [
+    "RUNNERS",
     "EnvPool",
     "EnvRaisedError",
     "InlineRunner",
@@ -233,21 +234,23 @@ class ThreadRunner:
 # --- choosing and sharing -------------------------------------------------------------------------
 
 
+RUNNERS: dict[str, type[Runner]] = {
+    "inline": InlineRunner,
+    "thread": ThreadRunner,
+    "process": ProcessRunner,
+}
+
+
 def runner_for(env: Env, choice: Literal["auto"] | RunsIn = "auto") -> Runner:
     """The runner of that name; `auto` is the env's own `runs_in`. Raises `ConfigError`."""
-    runners: dict[str, type[Runner]] = {
-        "inline": InlineRunner,
-        "thread": ThreadRunner,
-        "process": ProcessRunner,
-    }
     named = env.runs_in if choice == "auto" else choice
-    if named not in runners:
+    if named not in RUNNERS:
         where = f"{type(env).__name__}.runs_in" if choice == "auto" else "runner"
         raise ConfigError(
-            f"{where}: no runner is called {named!r}{did_you_mean(str(named), runners)} "
-            f"(known: {', '.join(runners)})"
+            f"{where}: no runner is called {named!r}{did_you_mean(str(named), RUNNERS)} "
+            f"(known: {', '.join(RUNNERS)})"
         )
-    return runners[named]()
+    return RUNNERS[named]()
 
 
 class EnvPool:

@@ -1,6 +1,7 @@
 """The environment of docs/add-an-env.md: short, whole, and it passes the checker."""
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -44,8 +45,12 @@ def test_it_passes_every_check_that_applies(corridor: type[Env]) -> None:
     assert [(r.name, r.reason) for r in report.of(Status.FAIL)] == []
     assert {r.name for r in report.of(Status.SKIP)} == {
         "snapshot equals replay",
+        "restore leaves the snapshot alone",
+        "state keys tell states apart",
         "state keys hold in other processes",
         "legal actions are valid",
+        "tools are json schemas",
+        "goals hold or not",
     }
     assert abilities(corridor()) == {"expert_action"}
     assert len(report.results) == len(CHECKS)
@@ -64,13 +69,15 @@ def test_its_expert_reaches_every_goal_of_every_split(corridor: type[Env]) -> No
 
 
 def test_the_command_line_checks_it_by_name_and_settings(
-    corridor: type[Env], capsys: pytest.CaptureFixture[str]
+    corridor: type[Env], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert corridor.__name__ == "Corridor"
-    assert cli.main(["check-env", "corridor"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "corridor: 12 pass, 0 fail, 3 skip"
-    assert cli.main(["check-env", "corridor", "length=20"]) == 0
-    assert "190 in train" in capsys.readouterr().out
+    verdicts = tmp_path / "checks" / "corridor.json"
+    assert cli.main(["check-env", "corridor", "length=20", "--json", str(verdicts)]) == 0
+    shown = capsys.readouterr().out
+    assert "corridor: 33 pass, 0 fail, 7 skip in" in shown.splitlines()[-1]
+    assert "190 in train" in shown
+    assert json.loads(verdicts.read_text())["counts"] == {"pass": 33, "fail": 0, "skip": 7}
 
 
 @pytest.mark.parametrize("ability", ["expert_action", "snapshot", "state_key", "legal_actions"])

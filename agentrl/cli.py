@@ -22,6 +22,7 @@ from agentrl.core.errors import AgentRLError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from agentrl.core.explaining import Described
+    from agentrl.train.resume import Resume
 
 SPLITS = ("train", "dev", "test")
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
@@ -130,6 +131,12 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     train.add_argument(
         "--dry-run", action="store_true", help="play one episode, show its tokens, train nothing"
     )
+    train.add_argument(
+        "--resume",
+        metavar="auto|CHECKPOINT",
+        help="go on from the run's newest whole checkpoint if it has one (auto), or from a "
+        "checkpoint of it",
+    )
     evaluate = add("eval", _eval)
     evaluate.add_argument(
         "checkpoint", metavar="CHECKPOINT", type=Path, help="a run folder, or weights in one"
@@ -172,11 +179,24 @@ def _train(args: argparse.Namespace) -> int:
     from agentrl.train.loop import train
 
     try:
-        folder = train(config)
+        folder = train(config, _resume(args.resume))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted: the run so far is in {config.run_folder}") from None
+        raise KeyboardInterrupt(
+            f"interrupted: the run so far is in {config.run_folder}; --resume auto goes on from "
+            "its newest checkpoint"
+        ) from None
     _say(f"The run is in {folder}")
     return 0
+
+
+def _resume(word: str | None) -> Resume:
+    if word is None:
+        return "never"
+    if word == "auto":
+        return "auto"
+    if not Path(word).is_dir():
+        raise ConfigError(f"--resume {word}: expected auto, or the folder of a checkpoint")
+    return Path(word)
 
 
 def _eval(args: argparse.Namespace) -> int:

@@ -54,7 +54,7 @@ def test_the_value_of_a_flag_is_no_override() -> None:
     [
         (["trian"], "no command is called 'trian'; did you mean 'train'? (known: train, eval, "),
         (["train", "x.yaml", "--dryrun"], "agentrl train: no flag '--dryrun'; did you mean "
-         "'--dry-run'? (known: --help, --dry-run)"),
+         "'--dry-run'? (known: --help, --dry-run, --resume)"),
         (["eval", "x", "--sampels", "3"], "agentrl eval: no flag '--sampels'; did you mean "
          "'--samples'? "),
         (["eval", "x", "--split", "tset"],
@@ -244,5 +244,6 @@ def test_ctrl_c_while_training_says_where_the_run_is(tmp_path: Path) -> None:
         run.send_signal(signal.SIGINT)
         _, err = run.communicate(timeout=30)
     assert run.returncode == 130, err
-    assert err.splitlines()[-1] == f"interrupted: the run so far is in {tmp_path / 'cut'}"
+    said = f"interrupted: the run so far is in {tmp_path / 'cut'}; --resume auto goes on"
+    assert err.splitlines()[-1].startswith(said)
     assert "Traceback" not in err

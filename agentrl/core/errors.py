@@ -45,6 +45,12 @@ class DataError(AgentRLError, ValueError):
     """Trajectories, rows or scores that contradict each other."""
 
 
+class CheckpointError(AgentRLError, OSError):
+    """A checkpoint cannot be written, or is not what was written."""
+
+    __str__ = Exception.__str__  # OSError would look for an errno in the arguments
+
+
 class TrainingError(AgentRLError, RuntimeError):
     """Training cannot go on: non-finite loss, failed parity, nothing to learn from."""
 

@@ -154,7 +154,18 @@ class Generate:
         """Nothing is kept for an episode."""
 
     async def load_weights(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
-        """The module is shared with the trainer: only the version changes."""
+        """Copy the weights into the module; without tensors it is the trainer's own.
+
+        Raises:
+            EngineError: the names or shapes are not the module's.
+        """
+        if tensors:
+            if self._policy is None:
+                raise EngineError("engine 'generate' got weights before start(policy)")
+            try:
+                self._policy.module.load_state_dict(tensors)
+            except RuntimeError as error:
+                raise EngineError(f"weights of version {version} do not fit: {error}") from error
         self._version = version
 
     async def probe(self, ids: Sequence[int]) -> list[float]:

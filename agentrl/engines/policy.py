@@ -121,6 +121,15 @@ def load_policy(
     return _build(dict(model), place, seed, tokenizer)
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint. Raises `ConfigError` if there is none."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder))
+    except LOADABLE as error:
+        raise ConfigError(f"{folder} holds no tokenizer: {_brief(error)}") from error
+    return tokenizer
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,15 +12,17 @@ from pathlib import Path
 from agentrl.core import registry
 from agentrl.core.config import Config, load_config
 from agentrl.core.errors import ConfigError
-from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, abilities
+from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Share, abilities
 from agentrl.core.types import Group, Split, Task
-from agentrl.engines.policy import LoadedPolicy, load_policy
+from agentrl.engines.policy import LoadedPolicy, load_policy, load_tokenizer
+from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.statistics import MARKDOWN_HEADER, EvalResult, summarise
 from agentrl.rollout.agents import EngineAgent, ExpertAgent, RandomAgent
 from agentrl.rollout.corpus import corpus
 from agentrl.rollout.episode import Rules, Table
 from agentrl.rollout.lockstep import Lockstep
 from agentrl.rollout.runners import runner_for
+from agentrl.rollout.share import Solo
 from agentrl.rollout.worker import Worker
 from agentrl.text.renderer import build_renderer
 from agentrl.text.tokenizer import train_bpe
@@ -59,12 +61,25 @@ class Stage:
         return RandomAgent(renderer=self.renderer, actions=self.actions)
 
 
-async def build_stage(config: Config) -> Stage:
-    """Load the policy and make ready to play. Raises `ConfigError` for what cannot be had."""
+async def build_stage(
+    config: Config, *, share: Share | None = None, resumed: Path | None = None
+) -> Stage:
+    """Load the policy and make ready to play.
+
+    Args:
+        share: this process among those that play the same tasks; None for alone.
+        resumed: a checkpoint of this run, which holds the weights (under LoRA those of the merged
+            model: then the base is loaded anew) and the tokenizer.
+
+    Raises:
+        ConfigError: something that was asked for cannot be had.
+    """
     actions = config.actions or registry.find("actions", config.env.actions)()
     runner = runner_for(config.env, config.rollout.runner)
     tokenizer = None
-    if not isinstance(config.model, str):
+    if resumed is not None:
+        tokenizer = load_tokenizer(resumed)
+    elif not isinstance(config.model, str):
         texts = await corpus(
             config.env,
             runner,
@@ -75,7 +90,10 @@ async def build_stage(config: Config) -> Stage:
         )
         tokenizer = train_bpe(texts, config.tokenizer.vocabulary)
     policy = load_policy(
-        config.model, seed=config.run.seed, device=config.run.device, tokenizer=tokenizer
+        config.model if resumed is None or config.lora is not None else str(resumed),
+        seed=config.run.seed,
+        device=config.run.device,
+        tokenizer=tokenizer,
     )
     renderer = build_renderer(config.renderer, policy.tokenizer, policy.stop_ids)
     limit = config.rollout.max_context or policy.context_length
@@ -95,6 +113,7 @@ async def build_stage(config: Config) -> Stage:
         strategy=config.strategy,
         seed=config.run.seed,
         in_flight=config.rollout.in_flight,
+        share=share or Solo(),
     )
     return Stage(config=config, policy=policy, renderer=renderer, worker=worker)
 
@@ -206,24 +225,3 @@ def evaluate_checkpoint(
 def _name(env: Env) -> str | None:
     found = registry.slot_of(type(env))
     return found[1] if found else None
-
-
-def resolve_checkpoint(path: Path) -> Path:
-    """The folder with weights that a path means: itself, or a run's best or last checkpoint.
-
-    Raises:
-        ConfigError: there is no complete checkpoint there.
-    """
-    if (path / "config.json").exists():
-        return path
-    whole = sorted(p.parent for p in (path / "checkpoints").glob("step-*/manifest.json"))
-    note = path / "checkpoints" / "best.json"
-    if note.exists():
-        best = path / "checkpoints" / f"step-{json.loads(note.read_text())['step']:06d}"
-        whole = [*whole, best] if (best / "manifest.json").exists() else whole
-    if not whole:
-        raise ConfigError(
-            f"no checkpoint in {path}: expected a folder with config.json, or a run folder with "
-            "checkpoints/step-N"
-        )
-    return whole[-1]

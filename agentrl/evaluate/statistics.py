@@ -16,7 +16,7 @@ from typing import cast
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Group, Json, Split, Trajectory
-from agentrl.track.jsonl import append_line, finite, read_lines
+from agentrl.track.jsonl import append_line, finite, read_lines, write_lines
 
 EVALS_FILE = "evals.jsonl"
 
@@ -214,6 +214,16 @@ def append_eval(folder: Path, result: EvalResult) -> None:
 def read_evals(folder: Path) -> list[EvalResult]:
     """The results in the run's evals.jsonl, oldest first; none if there is no such file."""
     return [EvalResult.from_json(line) for line in read_lines(folder / EVALS_FILE)]
+
+
+def cut_evals(folder: Path, step: int) -> None:
+    """Drop the final evaluation and those after `step`, as a run does that goes on from there."""
+    kept = [
+        result
+        for result in read_evals(folder)
+        if result.name != "final" and (result.name != "step" or result.step <= step)
+    ]
+    write_lines(folder / EVALS_FILE, [result.to_json() for result in kept])
 
 
 def _has_failed(trajectory: Trajectory) -> bool:

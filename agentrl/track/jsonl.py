@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -37,9 +37,10 @@ class JsonLines:
         self._opened = 0.0
 
     def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
-        """Go on after the last whole line of the folder's file, or begin it."""
+        """Go on after the line of step `resumed` of the folder's file, or begin it."""
         folder.mkdir(parents=True, exist_ok=True)
         _drop_torn_tail(folder / METRICS_FILE)
+        cut_back(folder, resumed)
         self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._opened = time.monotonic()
 
@@ -74,6 +75,19 @@ def append_line(path: Path, line: Mapping[str, Json]) -> None:
     _drop_torn_tail(path)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, lines: Sequence[Mapping[str, Json]]) -> None:
+    """Replace a JSON-lines file, whole or not at all; without lines an absent one stays absent."""
+    if not lines and not path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_lines(path: Path) -> list[dict[str, Json]]:
@@ -116,9 +130,7 @@ def cut_back(folder: Path, step: int) -> int:
     lines = read_metrics(folder)
     kept = [line for line in lines if isinstance(at := line.get("step"), int) and at <= step]
     if len(kept) < len(lines):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_lines(path, kept)
     return len(lines) - len(kept)
 
 

@@ -11,7 +11,7 @@ from agentrl.core.types import Row
 from agentrl.evaluate.runner import Stage, build_stage, first_tasks
 from agentrl.rollout.fold import fold
 from agentrl.train.lora import add_lora
-from agentrl.train.run import check_needs
+from agentrl.train.opening import check_needs
 
 
 def dry_run(config: Config) -> list[str]:

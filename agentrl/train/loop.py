@@ -17,26 +17,32 @@ from agentrl.core.config import Config
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Scored, Sum, Trajectory, merge_metrics
 from agentrl.rollout.fold import fold
+from agentrl.train.opening import open_run
 from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
-from agentrl.train.run import Run, open_run
+from agentrl.train.resume import Resume
+from agentrl.train.run import Run
 from agentrl.train.update import update
 
 
-def train(config: Config) -> Path:
-    """Run a config from its first demonstration to its report.
+def train(config: Config, resume: Resume = "never") -> Path:
+    """Run a config from its first demonstration, or from a checkpoint, to its report.
+
+    Of several processes all call it; each collects and trains its share of a step's groups.
 
     Returns:
         The run folder.
 
     Raises:
         ConfigError: before any training, if something that was asked for cannot be had.
+        CheckpointError: the run cannot go on from any of its checkpoints, or the last one cannot
+            be written.
         TrainingError: a loss, a gradient or a weight push is broken.
     """
-    with asyncio.Runner() as loop, open_run(config, loop) as run:
+    with asyncio.Runner() as loop, open_run(config, loop, resume) as run:
         run.baselines()
         run.warm_start()
         run.start_training()
-        for step in range(config.run.steps):
+        for step in range(run.first_step, config.run.steps):
             began = time.perf_counter()
             run.set_step(step)
 
@@ -65,7 +71,7 @@ def train(config: Config) -> Path:
                     budget=config.optim.tokens_per_microbatch,
                     grad_clip=config.optim.grad_clip,
                 )
-                for part in minibatches(items, run, step)
+                for part in minibatches(items, kept, run, step)
             ]
             gap = run.push(items)
 
@@ -89,33 +95,43 @@ def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
     """Logprobs under the weights before the update (unless there is one update: then the live
     forward serves, detached), and under the reference if a KL asks for them."""
     config, budget = run.config, run.config.optim.tokens_per_microbatch
+    # Sharded weights are gathered in every forward pass, so all ranks must make as many.
+    meeting = None if config.parallel.shares_module else config.parallel
     ready = list(items)
     if config.optim.updates_per_batch * config.optim.epochs > 1:
-        ready = with_old(ready, config.scorer, run.module, budget)
+        ready = with_old(ready, config.scorer, run.module, budget, meeting)
     if config.kl is not None:
-        adapter_off = getattr(run.module, "disable_adapter", None)
+        adapter_off = getattr(run.stage.policy.module, "disable_adapter", None)
         if run.reference is not None:
             ready = with_reference(ready, config.scorer, run.reference, budget)
         elif adapter_off is not None:
-            ready = with_reference(ready, config.scorer, run.module, budget, adapter_off())
+            ready = with_reference(
+                ready, config.scorer, run.stage.policy.module, budget, adapter_off()
+            )
     return ready
 
 
-def minibatches(items: Sequence[TrainRow], run: Run, step: int) -> list[list[TrainRow]]:
-    """The step's updates: each epoch shuffles trajectories and cuts them in equal shares."""
+def minibatches(
+    items: Sequence[TrainRow], groups: Sequence[Group], run: Run, step: int
+) -> list[list[TrainRow]]:
+    """The step's updates: each epoch shuffles trajectories and cuts them in equal shares.
+
+    All ranks shuffle the trajectories of all of them, so that an update has the same ones whatever
+    the number of processes; a share without rows of this rank is an empty list.
+    """
     settings = run.config.optim
     parts: list[list[TrainRow]] = []
     by_trajectory: dict[tuple[int, int], list[TrainRow]] = {}
     for item in items:
         by_trajectory.setdefault(item.key, []).append(item)
     for epoch in range(settings.epochs):
-        keys = list(by_trajectory)
+        keys = [(g, i) for g, group in enumerate(groups) for i in group.scored]
         if settings.updates_per_batch * settings.epochs > 1:
             Random(derive_seed(run.config.run.seed, "minibatches", step, epoch)).shuffle(keys)
         for share in range(settings.updates_per_batch):
             chosen = keys[share :: settings.updates_per_batch]
-            parts.append([item for key in chosen for item in by_trajectory[key]])
-    return [part for part in parts if part]
+            parts.append([item for key in chosen for item in by_trajectory.get(key, ())])
+    return parts
 
 
 def sampled_tokens(groups: Sequence[Group]) -> int:

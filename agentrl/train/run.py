@@ -6,51 +6,41 @@ import asyncio
 import copy
 import json
 import math
-import platform
 import resource
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from importlib import metadata
 from pathlib import Path
 from random import Random
 
 import torch
 
 from agentrl.core.config import Config
-from agentrl.core.errors import ConfigError, TrainingError
-from agentrl.core.loading import to_yaml
+from agentrl.core.errors import CheckpointError, ConfigError, TrainingError
 from agentrl.core.protocols import Agent, abilities
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Json, Row, Score, Split, Sum, Task
 from agentrl.engines.policy import load_policy
+from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.report import write_report
-from agentrl.evaluate.runner import (
-    Stage,
-    build_stage,
-    enough_tasks,
-    evaluate,
-    resolve_checkpoint,
-)
-from agentrl.evaluate.statistics import EvalResult, append_eval
+from agentrl.evaluate.runner import Stage, evaluate
+from agentrl.evaluate.statistics import EvalResult, append_eval, read_evals
 from agentrl.rollout.agents import EngineAgent
 from agentrl.rollout.fold import fold
+from agentrl.rollout.share import Solo
 from agentrl.track.jsonl import finite
 from agentrl.track.trajectories import record, write_episodes
 from agentrl.train.checkpoint import Checkpoints
-from agentrl.train.lora import add_lora
 from agentrl.train.objective import Objective
 from agentrl.train.optim import build_optimiser, learning_rate, set_learning_rate
+from agentrl.train.outbox import Outbox
 from agentrl.train.prepare import TrainRow
+from agentrl.train.resume import TRAINER, Progress, part_states, restore_parts
 from agentrl.train.sync import push
-from agentrl.train.trl import SftResult, sft
-
-AVAILABLE_NEEDS: frozenset[str] = frozenset()
-"""What the loop can compute for an estimator that asks for it."""
+from agentrl.train.trainable import load_trainable, save_trainable
+from agentrl.train.trl import sft
 
 
 @dataclass(kw_only=True)
@@ -65,32 +55,76 @@ class Run:
     tasks: Sequence[Task]
     objective: Objective
     checkpoints: Checkpoints
+    resumed: Path | None = None
+    """The checkpoint that the run goes on from."""
+    first_step: int = 0
+    """Training steps that were done before."""
     reference: torch.nn.Module | None = None
-    is_training: bool = False
-    """The backend holds weights and optimiser."""
+    trained: torch.nn.Module | None = None
+    """The module as the backend wrapped it."""
     version: int = 0
     told: set[str] = field(default_factory=set)
     """What was said once and is not said again."""
     probe_ids: tuple[int, ...] = ()
     results: dict[str, EvalResult] = field(default_factory=dict)
-    sft_results: dict[str, SftResult] = field(default_factory=dict)
+    sft_steps: dict[str, int] = field(default_factory=dict)
     began: float
-    """`time.perf_counter()` when the run was opened."""
+    """`time.perf_counter()` when the run was opened, less the time it ran before."""
+    cpu_before: float = 0.0
+    """CPU seconds of the run before it was resumed."""
+    outbox: Outbox = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(say=self.say)
 
     @property
     def module(self) -> torch.nn.Module:
         """The module that is trained."""
-        return self.stage.policy.module
+        return self.stage.policy.module if self.trained is None else self.trained
+
+    @property
+    def is_first(self) -> bool:
+        """This is rank 0, which speaks and writes."""
+        return self.config.parallel.rank == 0
 
     def say(self, text: str) -> None:
         """One line on every sink."""
-        for sink in self.config.track:
+        for sink in self.config.track if self.is_first else ():
             sink.say(text)
+
+    # --- over a resume -----------------------------------------------------------------------
+
+    def progress(self, step: int) -> Progress:
+        """What the run remembers after `step` steps, besides weights and optimiser."""
+        return Progress(
+            step=step,
+            version=self.version,
+            probe_ids=self.probe_ids,
+            told=tuple(sorted(self.told)),
+            sft_steps=self.sft_steps,
+            seconds=time.perf_counter() - self.began,
+            cpu_seconds=self.cpu_before + time.process_time(),
+            parts=part_states(self.config),
+        )
+
+    def remember(self, progress: Progress) -> None:
+        """Be again what the run was when it wrote `progress`."""
+        self.first_step = progress.step
+        self.version = progress.version
+        self.probe_ids = progress.probe_ids
+        self.told = set(progress.told)
+        self.sft_steps = dict(progress.sft_steps)
+        self.began -= progress.seconds
+        self.cpu_before = progress.cpu_seconds
+        self.results = {r.name: r for r in read_evals(self.folder) if r.name != "step"}
+        restore_parts(self.config, progress.parts)
 
     # --- before the loop ---------------------------------------------------------------------
 
     def baselines(self) -> None:
-        """The random floor and the expert's ceiling on the final tasks."""
+        """The random floor and the expert's ceiling on the final tasks; once in a run's life."""
+        if self.resumed is not None:
+            return
         able = abilities(self.config.env)
         if self.config.eval.baselines and "legal_actions" in able:
             self.final_evaluation("random", self.stage.random())
@@ -98,7 +132,10 @@ class Run:
             self.final_evaluation("expert", self.stage.expert())
 
     def demonstrations(self, split: Split, count: int) -> list[Row]:
-        """Rows of the expert's solved episodes on `count` tasks of a split, chosen by the seed."""
+        """Rows of the expert's solved episodes on `count` tasks of a split, chosen by the seed.
+
+        Every rank plays all of them, so that all have the same rows.
+        """
         tasks = self.config.env.tasks(split)
         order = list(range(len(tasks)))
         Random(derive_seed(self.config.run.seed, "demos", split)).shuffle(order)
@@ -108,6 +145,7 @@ class Run:
                 agent=self.stage.expert(),
                 group_size=1,
                 label=f"demos/{split}",
+                share=Solo(),
             )
         )
         solved = [group for group in groups if group.trajectories[0].success]
@@ -133,9 +171,9 @@ class Run:
 
     def warm_start(self) -> None:
         """SFT on few demonstrations until the dev loss stops falling; optionally a copy on twice
-        as many, evaluated and dropped."""
+        as many, evaluated and dropped. A resumed run has it behind it."""
         settings = self.config.sft
-        if settings is None:
+        if settings is None or self.resumed is not None:
             return
         dev = self.demonstrations("dev", settings.dev_demos)
         demos = self.demonstrations("train", 2 * settings.demos)
@@ -156,7 +194,7 @@ class Run:
         result = sft(
             self.stage.policy, rows, dev, self.config.sft, seed=self.config.run.seed, say=self.say
         )
-        self.sft_results[name] = result
+        self.sft_steps[name] = result.best_step
         if result.is_exhausted:
             self.say(
                 f"{name}: the dev loss still fell at sft.max_steps={self.config.sft.max_steps}"
@@ -164,18 +202,44 @@ class Run:
         self.final_evaluation(name, self.agent)
 
     def start_training(self) -> None:
-        """Reference and optimiser: what needs the weights as the warm start left them."""
-        config = self.config
+        """Reference and optimiser: what needs the weights as the warm start left them, or, in a
+        resumed run, as the checkpoint holds them."""
+        config, policy = self.config, self.stage.policy
         # Without its adapter, a policy that was warmed up is not what it was when RL began.
         if config.kl is not None and (config.lora is None or config.sft is not None):
-            self.reference = copy.deepcopy(self.module).requires_grad_(False)
-        config.parallel.wrap(self.module, partial(build_optimiser, settings=config.optim))
-        self.is_training = True
+            self.reference = copy.deepcopy(policy.module).requires_grad_(False)
+            self._keep_reference(self.reference)
+        module = policy.module
+        if not config.parallel.shares_module:
+            policy.module = copy.deepcopy(module)
+            self.loop.run(config.engine.start(policy))
+        self.trained = config.parallel.wrap(module, partial(build_optimiser, settings=config.optim))
+        if self.resumed is not None:
+            config.parallel.load(self.resumed / TRAINER)
+            self.loop.run(config.engine.load_weights(self._pushed(), self.version))
+            return
         if config.sft is None:
             self.final_evaluation("start", self.agent)
+        if config.checkpoint.every or config.sft is not None:
+            self._save(0)
+
+    def _keep_reference(self, reference: torch.nn.Module) -> None:
+        """The reference's weights, written when training starts and read back by a resumed run."""
+        path = self.folder / "reference.safetensors"
+        if self.resumed is not None:
+            load_trainable(reference, path, like=self.stage.policy.module)
+        elif self.is_first:
+            save_trainable(self.stage.policy.module, path)
+
+    def _pushed(self) -> Mapping[str, torch.Tensor]:
+        """What an engine gets of the trained weights: nothing where it samples from them."""
+        parallel = self.config.parallel
+        return {} if parallel.shares_module else parallel.gather()
 
     def set_step(self, step: int) -> None:
-        """The learning rate of this step."""
+        """The learning rate of this step, and the state of torch's own random numbers: a function
+        of seed and step, so that a resumed step draws what it would have drawn."""
+        torch.manual_seed(derive_seed(self.config.run.seed, "step", step))
         rate = learning_rate(self.config.optim, self.config.run.steps)(step)
         set_learning_rate(self.config.parallel.optimiser, rate)
 
@@ -204,18 +268,26 @@ class Run:
     def push(self, rows: Sequence[TrainRow]) -> float:
         """Give the engine the new weights and prove it on the tokens of the first row."""
         self.version += 1
-        if rows:
-            self.probe_ids = rows[0].row.ids[:64]
-        if len(self.probe_ids) < 2:
+        firsts = self.config.parallel.exchange(rows[0].row.ids[:64] if rows else ())
+        self.probe_ids = next((ids for ids in firsts if len(ids) > 1), self.probe_ids)
+        if not self.probe_ids:
             return 0.0
-        return self.loop.run(push(self.config.engine, self.module, self.version, self.probe_ids))
+        return self.loop.run(
+            push(
+                self.config.engine,
+                self.module,
+                self.version,
+                self.probe_ids,
+                tensors=self._pushed(),
+            )
+        )
 
     def record(
         self, step: int, groups: Sequence[Group], rows: Sequence[TrainRow], parts: dict[str, Sum]
     ) -> None:
         """Metrics to the sinks, episodes to the run folder."""
         metrics = {key: value.mean for key, value in parts.items()}
-        for sink in self.config.track:
+        for sink in self.config.track if self.is_first else ():
             sink.log(step, metrics)
         self._warn_once(step, groups, parts.get("episodes/unscored", Sum(0.0)).total)
         self._write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
@@ -267,24 +339,42 @@ class Run:
                     step=step,
                 )
             )
-            append_eval(self.folder, result)
+            self._append_eval(result)
             dev = None if math.isnan(result.success) else result.success
             self.say(f"step {step}: {settings.split} success {result.success:.3f}")
         every = self.config.checkpoint.every
         if dev is not None or is_last or (every and step % every == 0):
-            self.checkpoints.save(step, self._write_checkpoint, dev_success=dev)
+            self._save(step, dev_success=dev)
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        self.stage.policy.save(folder)
-        if self.is_training:
-            self.config.parallel.save(folder)
+    def _append_eval(self, result: EvalResult) -> None:
+        if self.is_first:
+            self.outbox.write("evals.jsonl", partial(append_eval, self.folder, result))
+
+    def _save(self, step: int, *, dev_success: float | None = None) -> None:
+        """A checkpoint. One that cannot be written is said and tried at its next turn; the last
+        one must succeed."""
+
+        def write(folder: Path) -> None:
+            (folder / TRAINER).mkdir(exist_ok=True)
+            if self.is_first:
+                self.stage.policy.save(folder)
+                self.progress(step).write(folder)
+            if self.trained is not None:
+                self.config.parallel.save(folder / TRAINER)
+
+        try:
+            self.checkpoints.save(step, write, dev_success=dev_success)
+        except CheckpointError as error:
+            if step == self.config.run.steps:
+                raise
+            self.say(str(error))
 
     # --- after the loop ----------------------------------------------------------------------
 
     def finish(self) -> None:
         """Evaluate the best checkpoint on the final tasks, write summary and report."""
         if not self.config.run.steps:
-            self.checkpoints.save(0, self._write_checkpoint)
+            self._save(0)
         else:
             best = resolve_checkpoint(self.folder)
             self.say(f"final evaluation of {best.name}, the best by dev success")
@@ -294,9 +384,12 @@ class Run:
             self.loop.run(self.config.engine.start(policy))
             step = int(best.name.removeprefix("step-"))
             self.final_evaluation("final", self.agent, step=step)
-        self._write_summary()
-        report = write_report(self.folder)
-        self.say(f"report: {report}")
+        self.outbox.flush()
+        if self.is_first:
+            self._write_summary()
+            report = write_report(self.folder)
+            self.say(f"report: {report}")
+        self.config.parallel.exchange(None)  # nobody leaves while rank 0 still works
 
     def final_evaluation(self, name: str, agent: Agent, *, step: int = 0) -> None:
         """Play the final tasks and keep result and episodes; `step` is that of the weights."""
@@ -316,7 +409,7 @@ class Run:
         )
         result = replace(result, step=step)
         self.results[name] = result
-        append_eval(self.folder, result)
+        self._append_eval(result)
         self._write_episodes(f"eval-{name}", "eval", name, result.step, groups[:20])
         self.say(
             f"{name}: success {result.success:.3f} ({result.low:.3f}-{result.high:.3f}) on "
@@ -332,13 +425,13 @@ class Run:
         entry |= {
             "tasks": self.config.eval.final_tasks,
             "seconds": round(time.perf_counter() - self.began, 1),
-            "cpu_seconds": round(time.process_time(), 1),
+            "cpu_seconds": round(self.cpu_before + time.process_time(), 1),
             "seed": self.config.run.seed,
             "parameters": self.stage.policy.parameter_count(),
             "steps": self.config.run.steps,
         }
-        for name, result in self.sft_results.items():
-            entry[f"{name}_steps"] = result.best_step
+        for name, steps in self.sft_steps.items():
+            entry[f"{name}_steps"] = steps
         (self.folder / "summary.json").write_text(json.dumps([entry], indent=1) + "\n")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         self.say(
@@ -374,9 +467,12 @@ class Run:
                 advantages=advantages.get((g, i)),
             )
             for g, group in enumerate(groups)
+            if not group.is_remote
             for i, trajectory in enumerate(group.trajectories)
         ]
-        write_episodes(self.folder / "trajectories" / f"{name}.parquet", episodes)
+        name += "" if self.is_first else f".rank{self.config.parallel.rank}"
+        path = self.folder / "trajectories" / f"{name}.parquet"
+        self.outbox.write(path.name, partial(write_episodes, path, episodes))
 
 
 def turn_advantages(
@@ -394,48 +490,6 @@ def turn_advantages(
     return found
 
 
-@contextmanager
-def open_run(config: Config, loop: asyncio.Runner) -> Iterator[Run]:
-    """Check, load and open everything; close it whatever happens.
-
-    Raises:
-        ConfigError: something that was asked for cannot be had.
-    """
-    began = time.perf_counter()
-    check_needs(config)
-    stage = loop.run(build_stage(config))
-    if config.lora is not None:
-        stage.policy.module = add_lora(stage.policy.module, config.lora, config.run.seed)
-    tasks = enough_tasks(config.env, "train", 1)
-    resolved = to_yaml(config)
-    folder = make_folder(config.run_folder)
-    (folder / "config.yaml").write_text(resolved)
-    (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
-    run = Run(
-        config=config,
-        folder=folder,
-        stage=stage,
-        agent=stage.engine_agent(),
-        loop=loop,
-        began=began,
-        tasks=tasks,
-        objective=Objective(
-            loss=config.loss, aggregate=config.aggregate, kl=config.kl, mismatch=config.mismatch
-        ),
-        checkpoints=Checkpoints(folder=folder / "checkpoints", keep=config.checkpoint.keep),
-    )
-    try:
-        for sink in config.track:
-            sink.open(folder, config.run.name, config.run.steps)
-        loop.run(config.engine.start(stage.policy))
-        yield run
-    finally:
-        loop.run(stage.worker.close())
-        loop.run(config.engine.close())
-        for sink in config.track:
-            sink.close()
-
-
 def commonest_failure(groups: Sequence[Group]) -> str:
     """Which boundary failed most often, how often, and what it said; empty if none did."""
     episodes = [t for group in groups for t in group.trajectories]
@@ -444,44 +498,3 @@ def commonest_failure(groups: Sequence[Group]) -> str:
         return ""
     failure, count = failures.most_common(1)[0]
     return f"the {failure.where} failed in {count} of {len(episodes)} episodes: {failure.error}"
-
-
-def check_needs(config: Config) -> None:
-    """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
-    unmet = sorted(config.advantage.needs - AVAILABLE_NEEDS)
-    if unmet:
-        raise ConfigError(
-            f"advantage: {type(config.advantage).__name__} needs {', '.join(unmet)}, which this "
-            "run does not compute; choose another (agentrl list advantage)"
-        )
-    if config.sft is not None and "expert_action" not in abilities(config.env):
-        raise ConfigError(
-            f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
-            "sft=none with a model that knows the action format"
-        )
-    if config.eval.every and config.run.steps:
-        enough_tasks(config.env, config.eval.split, config.eval.tasks)
-    enough_tasks(config.env, config.eval.final_split, config.eval.final_tasks)
-
-
-def make_folder(folder: Path) -> Path:
-    """An empty folder for the run; an older run of that name is moved aside, never overwritten."""
-    if (folder / "config.yaml").exists():
-        n = 1
-        while (aside := folder.with_name(f"{folder.name}.{n}")).exists():
-            n += 1
-        shutil.move(folder, aside)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers of a run depend on."""
-    names = ("agentrl", "torch", "transformers", "trl", "peft", "datasets", "minigrid", "numpy")
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found

@@ -6,7 +6,7 @@ not arrive, or arrived in part, stops the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
 
 import torch
@@ -22,9 +22,18 @@ ROUNDED = 5e-2
 
 
 async def push(
-    engine: Engine, module: torch.nn.Module, version: int, probe_ids: Sequence[int]
+    engine: Engine,
+    module: torch.nn.Module,
+    version: int,
+    probe_ids: Sequence[int],
+    *,
+    tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> float:
     """Hand the engine version `version` and compare logprobs of `probe_ids`.
+
+    Args:
+        tensors: all weights under their canonical names; None where the engine samples from
+            `module` itself.
 
     Returns:
         The largest absolute difference in nats in float32, the mean one in a shorter type.
@@ -32,7 +41,7 @@ async def push(
     Raises:
         TrainingError: the engine does not sample from the weights that were trained.
     """
-    await engine.load_weights({}, version)
+    await engine.load_weights(tensors or {}, version)
     theirs = await engine.probe(probe_ids)
     with evaluating(module):
         parameter = next(module.parameters())

@@ -11,13 +11,13 @@ import pytest
 
 from agentrl.core import registry
 from agentrl.core.errors import ConfigError
+from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.runner import (
     build_stage,
     enough_tasks,
     evaluate,
     evaluate_checkpoint,
     first_tasks,
-    resolve_checkpoint,
 )
 from agentrl.evaluate.statistics import EvalResult
 from agentrl.train.loop import train
@@ -125,10 +125,17 @@ def test_no_checkpoint_is_an_error_that_says_what_was_expected(tmp_path: Path) -
         judged(tmp_path)
 
 
+def measure(run: Path, successes: dict[int, float | None]) -> None:
+    """Rewrite the dev success of a run's checkpoints."""
+    for step, success in successes.items():
+        path = run / "checkpoints" / f"step-{step:06d}" / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "dev_success": success}))
+
+
 def test_a_torn_checkpoint_is_never_chosen(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    (copy / "checkpoints" / "best.json").unlink()
+    measure(copy, {1: None, 2: None})
     assert resolve_checkpoint(copy).name == "step-000002"
     (copy / "checkpoints" / "step-000002" / "manifest.json").unlink()
     assert resolve_checkpoint(copy).name == "step-000001"
@@ -137,7 +144,7 @@ def test_a_torn_checkpoint_is_never_chosen(run: Path, tmp_path: Path) -> None:
 def test_the_best_checkpoint_is_chosen_before_the_last(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    (copy / "checkpoints" / "best.json").write_text(json.dumps({"step": 1, "dev_success": 0.9}))
+    measure(copy, {1: 0.9, 2: 0.8})
     assert resolve_checkpoint(copy).name == "step-000001"
 
 

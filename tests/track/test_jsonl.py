@@ -46,7 +46,8 @@ def test_a_reopened_sink_appends_after_the_last_whole_line(tmp_path: Path) -> No
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "a": 0.')
     assert [line["step"] for line in read_metrics(tmp_path)] == [1]
-    second = opened(tmp_path)
+    second = JsonLines()
+    second.open(tmp_path, "run", 10, resumed=1)
     second.log(2, {"a": 2.0})
     second.close()
     assert [(line["step"], line["a"]) for line in read_metrics(tmp_path)] == [(1, 1.0), (2, 2.0)]

@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there, and the best is never dropped."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -26,7 +27,14 @@ def test_a_saved_checkpoint_is_offered_with_its_manifest(tmp_path: Path) -> None
     assert checkpoints.complete() == [path]
     assert checkpoints.best() == path
     manifest = json.loads((path / "manifest.json").read_text())
-    assert manifest == {"schema": 1, "step": 7, "dev_success": 0.5, "files": {"weights": 10}}
+    digest = hashlib.sha256(b"w" * 10).hexdigest()
+    assert manifest == {
+        "schema": 2,
+        "step": 7,
+        "dev_success": 0.5,
+        "files": {"weights": {"bytes": 10, "sha256": digest}},
+    }
+    assert (tmp_path / "checkpoints" / "latest").read_text() == "step-000007\n"
 
 
 def test_a_checkpoint_that_was_not_finished_is_never_offered(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from agentrl.core.errors import ConfigError
+from agentrl.train.trainable import load_trainable, save_trainable
 
 LABEL = "parallel.json"
 SCHEMA = 1
@@ -62,29 +62,19 @@ def save_whole(folder: Path, module: torch.nn.Module, optimiser: torch.optim.Opt
     """The optimiser, and the trained weights if others are frozen: an exported folder holds all
     weights as they are, but an adapter only merged."""
     torch.save(optimiser.state_dict(), folder / "optimiser.pt")
-    if trained := _apart(module):
-        save_file(
-            {name: weight.detach().cpu().contiguous() for name, weight in trained.items()},
-            folder / "trained.safetensors",
-        )
+    if _is_partial(module):
+        save_trainable(module, folder / "trained.safetensors")
 
 
 def load_whole(folder: Path, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """What `save_whole` wrote.
 
     Raises:
-        ConfigError: the files are of another model.
+        CheckpointError: the trained weights are of another model.
+        ConfigError: the optimiser is.
     """
-    if trained := _apart(module):
-        found = load_file(folder / "trained.safetensors")
-        if {n: t.shape for n, t in found.items()} != {n: p.shape for n, p in trained.items()}:
-            raise ConfigError(
-                f"checkpoint {folder}: its adapter has other weights than this run's; model and "
-                "lora must be those that it was saved with"
-            )
-        with torch.no_grad():
-            for name, weight in trained.items():
-                weight.copy_(found[name])
+    if _is_partial(module):
+        load_trainable(module, folder / "trained.safetensors")
     state = torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu")
     try:
         optimiser.load_state_dict(state)
@@ -94,8 +84,5 @@ def load_whole(folder: Path, module: torch.nn.Module, optimiser: torch.optim.Opt
         ) from error
 
 
-def _apart(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The trained weights if others are frozen, else nothing."""
-    weights = dict(module.named_parameters())
-    trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
-    return trained if len(trained) < len(weights) else {}
+def _is_partial(module: torch.nn.Module) -> bool:
+    return not all(weight.requires_grad for weight in module.parameters())

@@ -1,0 +1,228 @@
+"""Opening a run: who takes part, what is refused, its folder and lock, and where it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TextIO, TypeVar, cast
+
+from agentrl.core.config import Config
+from agentrl.core.errors import AgentRLError, ConfigError
+from agentrl.core.loading import to_yaml
+from agentrl.core.protocols import Share, abilities
+from agentrl.evaluate.runner import build_stage, enough_tasks
+from agentrl.train.checkpoint import Checkpoints, step_of
+from agentrl.train.lora import add_lora
+from agentrl.train.objective import Objective
+from agentrl.train.resume import Resume, find_point, read_progress, take_back
+from agentrl.train.run import Run
+
+T = TypeVar("T")
+AVAILABLE_NEEDS: frozenset[str] = frozenset()
+"""What the loop can compute for an estimator that asks for it."""
+
+
+@contextmanager
+def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> Iterator[Run]:
+    """Check, load and open everything; close it whatever happens.
+
+    Raises:
+        ConfigError: something that was asked for cannot be had.
+        CheckpointError: the run cannot go on from any of its checkpoints.
+    """
+    began = time.perf_counter()
+    check_needs(config)
+    share = config.parallel
+    with ExitStack() as closing:
+        closing.callback(share.close)
+        share.start()
+        check_alike(config)
+        closing.enter_context(_locked_by_first(config))
+        point, told = _from_first(
+            share, lambda: find_point(config, resume, _checkpoints(config, config.run_folder))
+        )
+        stage = loop.run(build_stage(config, share=share, resumed=point))
+        closing.callback(lambda: loop.run(stage.worker.close()))
+        if config.lora is not None:
+            stage.policy.module = add_lora(stage.policy.module, config.lora, config.run.seed)
+        tasks = enough_tasks(config.env, "train", 1)
+        folder = _from_first(share, lambda: _prepare(config, point))
+        run = Run(
+            config=config,
+            folder=folder,
+            stage=stage,
+            agent=stage.engine_agent(),
+            loop=loop,
+            began=began,
+            tasks=tasks,
+            objective=Objective(
+                loss=config.loss, aggregate=config.aggregate, kl=config.kl, mismatch=config.mismatch
+            ),
+            checkpoints=_checkpoints(config, folder),
+            resumed=point,
+        )
+        if share.rank == 0:
+            closing.callback(_close_sinks, config)
+        if point is not None:
+            run.remember(read_progress(point))
+        if share.rank == 0:
+            for sink in config.track:
+                sink.open(folder, config.run.name, config.run.steps, resumed=run.first_step)
+        if point is not None:
+            told.append(f"resume: going on after step {run.first_step}, from {point}")
+        for line in told:
+            run.say(line)
+        closing.callback(lambda: loop.run(config.engine.close()))
+        loop.run(config.engine.start(stage.policy))
+        yield run
+
+
+def _close_sinks(config: Config) -> None:
+    for sink in config.track:
+        sink.close()
+
+
+def _checkpoints(config: Config, folder: Path) -> Checkpoints:
+    return Checkpoints(
+        folder=folder / "checkpoints", keep=config.checkpoint.keep, share=config.parallel
+    )
+
+
+def _from_first(share: Share, find: Callable[[], T]) -> T:
+    """What rank 0 finds, or fails with, on every rank."""
+    found: T | None = None
+    error: Exception | None = None
+    if share.rank == 0:
+        try:
+            found = find()
+        except (AgentRLError, OSError) as failed:
+            error = failed
+    found, error = share.exchange((found, error))[0]
+    if error is not None:
+        raise error
+    return cast("T", found)
+
+
+@contextmanager
+def _locked_by_first(config: Config) -> Iterator[None]:
+    with ExitStack() as held:
+        _from_first(config.parallel, lambda: held.enter_context(locked(config.run_folder)))
+        yield
+
+
+def _prepare(config: Config, point: Path | None) -> Path:
+    """The run's folder: a new one, or the old one without what came after the checkpoint."""
+    folder = config.run_folder
+    if point is None:
+        folder = make_folder(folder)
+    else:
+        _checkpoints(config, folder).drop_after(step_of(point))
+        take_back(folder, step_of(point))
+    (folder / "config.yaml").write_text(to_yaml(config))
+    (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the run's name for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
+    with _lock_file(path, folder) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock_file(path: Path, folder: Path) -> Iterator[TextIO]:
+    while True:
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise ConfigError(
+                    f"run.name: a run is going on in {folder} ({holder}), and two runs in one "
+                    "folder would overwrite each other: wait for it, or choose another run.name. "
+                    "Processes that are to train together need parallel=ddp, fsdp or deepspeed"
+                ) from error
+            # Whoever held it before may have removed the file after it was opened here.
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield file
+                return
+
+
+def check_alike(config: Config) -> None:
+    """Refuse ranks that were started with different configs.
+
+    Raises:
+        ConfigError: on every rank.
+    """
+    configs = config.parallel.exchange(to_yaml(config))
+    other = next((rank for rank, text in enumerate(configs) if text != configs[0]), None)
+    if other is not None:
+        raise ConfigError(
+            f"rank {other} was started with another config than rank 0: all processes of a run "
+            "need the same file and overrides"
+        )
+
+
+def check_needs(config: Config) -> None:
+    """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
+    unmet = sorted(config.advantage.needs - AVAILABLE_NEEDS)
+    if unmet:
+        raise ConfigError(
+            f"advantage: {type(config.advantage).__name__} needs {', '.join(unmet)}, which this "
+            "run does not compute; choose another (agentrl list advantage)"
+        )
+    if config.sft is not None and "expert_action" not in abilities(config.env):
+        raise ConfigError(
+            f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
+            "sft=none with a model that knows the action format"
+        )
+    if config.eval.every and config.run.steps:
+        enough_tasks(config.env, config.eval.split, config.eval.tasks)
+    enough_tasks(config.env, config.eval.final_split, config.eval.final_tasks)
+
+
+def make_folder(folder: Path) -> Path:
+    """An empty folder for the run; an older run of that name is moved aside, never overwritten."""
+    if (folder / "config.yaml").exists():
+        n = 1
+        while (aside := folder.with_name(f"{folder.name}.{n}")).exists():
+            n += 1
+        shutil.move(folder, aside)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a run depend on."""
+    names = ("agentrl", "torch", "transformers", "trl", "peft", "datasets", "minigrid", "numpy")
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

@@ -1,0 +1,234 @@
+"""A run that was stopped goes on where it was, and ends as if nobody had stopped it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agentrl.core import registry
+from agentrl.core.config import Config
+from agentrl.core.errors import CheckpointError, ConfigError
+from agentrl.core.types import Json, Task
+from agentrl.evaluate.statistics import read_evals
+from agentrl.track.jsonl import read_metrics
+from agentrl.train.checkpoint import Checkpoints, verify
+from agentrl.train.loop import train
+from support.whole_runs import timeless, tiny, training_envs
+
+__all__ = ["training_envs"]
+pytestmark = pytest.mark.usefixtures("training_envs")
+KEPT = ("checkpoint.every=1", "checkpoint.keep=9", "run.steps=4", "eval.every=2")
+
+
+class StoppedError(Exception):
+    """What stands in for a kill."""
+
+
+@dataclass(kw_only=True)
+class StopAt:
+    """A sink that ends the run when a step is logged: before its evaluation and checkpoint."""
+
+    step: int
+
+    def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None: ...
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        if step == self.step:
+            raise StoppedError
+
+    def say(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def stopping_sink(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.names("track")
+    monkeypatch.setitem(registry._parts["track"], "stop-at", StopAt)
+
+
+def stopped(config: Config, step: int) -> None:
+    """Train until step `step` is logged."""
+    with pytest.raises(StoppedError):
+        train(replace(config, track=(*config.track, StopAt(step=step))), "auto")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimiser, metrics, evaluations and episodes' tasks are equal bit for bit."""
+    assert timeless(one) == timeless(other)
+    last = Checkpoints(folder=one / "checkpoints").newest()
+    assert last is not None
+    twin = other / "checkpoints" / last.name
+    weights, others = (load_file(p / "model.safetensors") for p in (last, twin))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    states = [
+        torch.load(p / "trainer" / "optimiser.pt", weights_only=True)["state"] for p in (last, twin)
+    ]
+    for key, moments in states[0].items():
+        assert all(torch.equal(value, states[1][key][name]) for name, value in moments.items())
+    evals = [
+        [(e.name, e.step, e.success, e.reward, e.stops) for e in read_evals(run)]
+        for run in (one, other)
+    ]
+    assert evals[0] == evals[1]
+    names = [sorted(p.name for p in (run / "trajectories").iterdir()) for run in (one, other)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_a_stopped_run_that_goes_on_equals_one_that_was_never_stopped(
+    tmp_path: Path, step: int
+) -> None:
+    straight = train(tiny(tmp_path / "a", *KEPT))
+    config = tiny(tmp_path / "b", *KEPT)
+    stopped(config, step)
+    assert_same_run(straight, train(config, "auto"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["kl=k3", "sft={demos: 4, dev_demos: 2, max_steps: 5}", "env=echo"],
+        ["lora.rank=2", "kl=k3"],
+        ["lora.rank=2", "kl=k3", "sft={demos: 4, dev_demos: 2, max_steps: 5}", "env=echo"],
+        ["optim.updates_per_batch=2", "optim.epochs=2", "optim.schedule=cosine"],
+    ],
+    ids=["kl-sft", "lora-kl", "lora-kl-sft", "several-updates"],
+)
+def test_every_kind_of_run_goes_on_exactly(tmp_path: Path, settings: list[str]) -> None:
+    straight = train(tiny(tmp_path / "a", *KEPT, *settings))
+    config = tiny(tmp_path / "b", *KEPT, *settings)
+    stopped(config, 2)
+    assert_same_run(straight, train(config, "auto"))
+
+
+def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
+    straight = train(tiny(tmp_path / "a", *KEPT))
+    config = tiny(tmp_path / "b", *KEPT)
+    for step in (1, 2, 2, 4):
+        stopped(config, step)
+    assert_same_run(straight, train(config, "auto"))
+
+
+def test_a_run_goes_on_from_an_older_checkpoint_if_told_so(tmp_path: Path) -> None:
+    config = tiny(tmp_path, *KEPT)
+    straight = shutil.copytree(train(config), tmp_path / "kept")
+    train(config, tmp_path / "tiny" / "checkpoints" / "step-000001")
+    assert_same_run(straight, tmp_path / "tiny")
+
+
+def test_resume_auto_begins_where_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    folder = train(tiny(tmp_path), "auto")
+    assert len(read_metrics(folder)) == 2
+
+
+def test_a_finished_run_that_is_resumed_only_ends_again(tmp_path: Path) -> None:
+    config = tiny(tmp_path, *KEPT)
+    straight = shutil.copytree(train(config), tmp_path / "kept")
+    assert_same_run(straight, train(config, "auto"))
+
+
+def test_more_steps_may_be_added_to_a_finished_run(tmp_path: Path) -> None:
+    train(tiny(tmp_path))
+    folder = train(tiny(tmp_path, "run.steps=3"), "auto")
+    assert [line["step"] for line in read_metrics(folder)] == [1, 2, 3]
+
+
+def test_another_config_is_refused_and_names_each_key_that_differs(tmp_path: Path) -> None:
+    folder = train(tiny(tmp_path))
+    before = read_metrics(folder)
+    with pytest.raises(ConfigError, match=r"optim\.lr: was 0\.001, is 0\.002") as caught:
+        train(tiny(tmp_path, "optim.lr=2e-3", "rollout.group_size=2"), "auto")
+    assert "rollout.group_size: was 4, is 2" in str(caught.value)
+    assert read_metrics(folder) == before
+    assert not (tmp_path / "tiny.1").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(tmp_path, *KEPT, "track=[jsonl,console]")
+    straight = shutil.copytree(train(config), tmp_path / "kept")
+    weights = tmp_path / "tiny" / "checkpoints" / "step-000004" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    capsys.readouterr()
+    train(config, "auto")
+    said = capsys.readouterr().out
+    assert "the content of model.safetensors has changed" in said
+    assert "going on after step 3" in said
+    assert_same_run(straight, tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda p: (p / "state.json").write_text("{"), "state.json has 1 bytes instead of"),
+        (lambda p: (p / "manifest.json").write_text("{"), "expected a JSON object"),
+        (
+            lambda p: (p / "manifest.json").write_text(json.dumps({"schema": 99, "files": {}})),
+            "expected schema 2, got 99",
+        ),
+    ],
+    ids=["missing", "cut", "manifest", "schema"],
+)
+def test_what_is_wrong_with_a_checkpoint_is_said(
+    tmp_path: Path, damage: object, message: str
+) -> None:
+    def write(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "state.json").write_text("{}")
+
+    path = Checkpoints(folder=tmp_path).save(1, write)
+    verify(path)
+    damage(path)  # type: ignore[operator]
+    with pytest.raises(CheckpointError, match=message):
+        verify(path)
+
+
+def test_only_a_checkpoint_of_the_run_itself_is_taken(tmp_path: Path) -> None:
+    other = train(tiny(tmp_path / "other"))
+    train(tiny(tmp_path))
+    with pytest.raises(ConfigError, match="expected auto, or one of this run's checkpoints"):
+        train(tiny(tmp_path), other / "checkpoints" / "step-000002")
+
+
+@dataclass(kw_only=True)
+class Remembering:
+    """A curriculum whose choice depends on what it chose before."""
+
+    _seen: list[str] = field(default_factory=list, init=False)
+
+    def next(self, tasks: list[Task], count: int, step: int, seed: int) -> list[Task]:
+        first = 3 * len(self._seen) % (len(tasks) - count)
+        chosen = [tasks[first + i] for i in range(count)]
+        self._seen += [task.id for task in chosen]
+        return chosen
+
+    def state(self) -> Json:
+        return list(self._seen)
+
+    def restore(self, state: Json) -> None:
+        assert isinstance(state, list)
+        self._seen[:] = [str(task) for task in state]
+
+
+def test_parts_with_a_state_get_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.names("curriculum")
+    monkeypatch.setitem(registry._parts["curriculum"], "remembering", Remembering)
+    settings = [*KEPT, "curriculum=remembering"]
+    straight = train(tiny(tmp_path / "a", *settings))
+    stopped(tiny(tmp_path / "b", *settings), 3)
+    resumed = train(tiny(tmp_path / "b", *settings), "auto")
+    assert_same_run(straight, resumed)
+    state = json.loads((resumed / "checkpoints" / "step-000004" / "state.json").read_text())
+    assert len(state["parts"]["curriculum"]) == 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class StopAt:
 
     def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None: ...
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if step == self.step:
             raise StoppedError
 
@@ -56,7 +57,7 @@ def stopping_sink(monkeypatch: pytest.MonkeyPatch) -> None:
 def stopped(config: Config, step: int) -> None:
     """Train until step `step` is logged."""
     with pytest.raises(StoppedError):
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        train(replace(config, track=(*config.track, StopAt(step=step))), "auto")
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -25,7 +25,7 @@ from agentrl.algo.advantages.rloo import LeaveOneOut
 from agentrl.algo.aggregate import Constant, SequenceMeanTokenMean, TokenMean
 from agentrl.algo.kl import K3
 from agentrl.algo.losses.ppo_clip import PpoClip
-from agentrl.algo.mismatch import TruncatedImportance
+from agentrl.algo.mismatch.tis import TruncatedImportance
 from agentrl.algo.spread import spread
 from agentrl.core.errors import DataError
 from agentrl.core.protocols import Aggregate

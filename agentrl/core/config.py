@@ -272,6 +272,8 @@ class Config:
     """How token losses are weighed against each other."""
     kl: Annotated[protocols.Kl | None, Slot("kl")] = None
     """Penalty for leaving the reference model; `none` loads no reference."""
+    entropy: Annotated[protocols.Entropy | None, Slot("entropy")] = None
+    """Keeps the policy from being too sure too early; `none` only logs its entropy."""
     mismatch: Annotated[protocols.Mismatch | None, Slot("mismatch")] = None
     """Correction of tokens that were not sampled by the weights that are trained."""
     filter: Annotated[protocols.Filter | None, Slot("filter")] = None

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from agentrl.core.tensors import LossOut, Scores
+    from agentrl.core.tensors import Counts, LossOut, Scores
     from agentrl.core.types import Row
 
 T = TypeVar("T")
@@ -269,6 +269,11 @@ class Play(Protocol):
 
     group_size: int
 
+    def more(self, batch: int) -> Sequence[Task]:
+        """Further tasks for this step, other ones for each `batch` from 1; empty where there are
+        none (evaluations)."""
+        ...
+
     def start(self, task: Task) -> Start:
         """Where the episodes of this task's group begin."""
         ...
@@ -323,7 +328,10 @@ class GroupReward(Protocol):
 class Advantage(Protocol):
     """Credit. `needs` names what the loop must compute: values, entropies, ref_logprobs."""
 
-    needs: ClassVar[frozenset[str]]
+    @property
+    def needs(self) -> frozenset[str]:
+        """Optional fields of `Scored` that it reads."""
+        ...
 
     def __call__(self, scored: Scored) -> AdvantageOut: ...
 
@@ -373,11 +381,10 @@ class Loss(Protocol):
 
 
 class Aggregate(Protocol):
-    """Length normalisation: the weight of each token of a row in the batch's loss."""
+    """Length normalisation: the weight of each token of a row in the step's loss."""
 
-    def __call__(self, lengths_B: torch.Tensor, n_tokens: int, n_trajectories: int) -> torch.Tensor:
-        """`[B]` weights; `lengths_B` counts the trained tokens of the row's whole trajectory, the
-        totals those of the whole step over all ranks."""
+    def __call__(self, lengths_B: torch.Tensor, counts: Counts) -> torch.Tensor:
+        """`[B]` weights; `lengths_B` counts the trained tokens of the row's whole trajectory."""
         ...
 
 
@@ -389,21 +396,61 @@ class Kl(Protocol):
         """The coefficient."""
         ...
 
-    def __call__(self, logp: torch.Tensor, ref_logp: torch.Tensor) -> torch.Tensor: ...
+    @property
+    def placement(self) -> Literal["loss", "reward"]:
+        """Whether it is added to the loss, or taken from the reward before credit is given."""
+        ...
+
+    def __call__(
+        self, logp: torch.Tensor, ref_logp: torch.Tensor, old_logp: torch.Tensor
+    ) -> torch.Tensor: ...
+
+
+class Entropy(Protocol):
+    """How the policy is kept from being too sure. One that adapts is `Stateful` as well."""
+
+    @property
+    def coef(self) -> float:
+        """What this step's mean entropy (nats per token) is multiplied by and taken from the loss
+        (0 or more)."""
+        ...
+
+    @property
+    def top(self) -> float:
+        """Share of the step's tokens, those with the highest entropy, that the surrogate trains."""
+        ...
+
+    def observe(self, entropy: float) -> None:
+        """The mean entropy of the step that was trained last."""
 
 
 class Mismatch(Protocol):
-    """Weights `[B,T]`, detached, for tokens whose sampler was not the policy that is trained."""
+    """Weights `[B,T]`, detached, for tokens whose sampler was not the policy that is trained.
+
+    1 off the mask, and 0 for what is left out of the loss (it stays in the counts). "Sequence"
+    means trajectory: its rows are never parted.
+    """
 
     def __call__(
-        self, old_logp: torch.Tensor, sampler_logp: torch.Tensor, mask: torch.Tensor
+        self,
+        old_logp: torch.Tensor,
+        sampler_logp: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        logp: torch.Tensor,
+        advantages: torch.Tensor,
+        trajectory_B: torch.Tensor,
     ) -> tuple[torch.Tensor, Mapping[str, Sum]]: ...
 
 
 class Scorer(Protocol):
     """Logprobs of rows under a module: ragged rows in, `Scores` in row order out, with gradient."""
 
-    def score(self, module: torch.nn.Module, rows: Sequence[Row]) -> Scores: ...
+    def score(
+        self, module: torch.nn.Module, rows: Sequence[Row], *, entropy_grad: bool = False
+    ) -> Scores:
+        """Entropies are detached unless `entropy_grad` asks for their gradient."""
+        ...
 
 
 class Share(Protocol):

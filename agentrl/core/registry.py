@@ -31,6 +31,7 @@ FOLDERS: dict[str, str] = {
     "loss": "agentrl.algo.losses",
     "aggregate": "agentrl.algo.aggregate",
     "kl": "agentrl.algo.kl",
+    "entropy": "agentrl.algo.entropy",
     "mismatch": "agentrl.algo.mismatch",
     "filter": "agentrl.algo.filters",
     "curriculum": "agentrl.algo.curricula",

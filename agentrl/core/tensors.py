@@ -18,8 +18,8 @@ from agentrl.core.types import Sum
 class Scores:
     """What a scorer says of rows, right-padded to `[B,T]`, in row order, with gradient.
 
-    `logp_BT` are tempered log-probabilities (0 off the mask) in float32, `entropy_BT` (nats,
-    detached) those of the tempered distributions, `value_BT` a critic's or None.
+    `logp_BT` are tempered log-probabilities (0 off the mask) in float32, `entropy_BT` (nats;
+    detached unless asked for) those of the tempered distributions, `value_BT` a critic's or None.
     """
 
     logp_BT: torch.Tensor
@@ -36,9 +36,24 @@ class LossOut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What losses are divided by. All but `local_tokens` count the whole step over all ranks."""
+
+    tokens: int
+    """Trained tokens."""
+    trajectories: int
+    """Trajectories with a trained token."""
+    local_tokens: int
+    """Trained tokens of this micro-batch."""
+    batches: int
+    """Micro-batches with a trained token: a matter of memory, so only of use for what is
+    meant to depend on the cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of whole trajectories, right-padded. `n_tokens` and `n_trajectories` count the whole
-    step over all ranks, so that a batch may be cut anywhere between trajectories."""
+    """Rows of whole trajectories, right-padded. `n_tokens`, `n_trajectories` and `n_batches` count
+    the whole step over all ranks, so that a batch may be cut anywhere between trajectories."""
 
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
@@ -53,3 +68,14 @@ class Batch:
     lengths_B: torch.Tensor
     n_tokens: int
     n_trajectories: int
+    n_batches: int = 1
+
+    @property
+    def counts(self) -> Counts:
+        """What an aggregator divides by."""
+        return Counts(
+            tokens=self.n_tokens,
+            trajectories=self.n_trajectories,
+            local_tokens=int(self.mask_BT.sum()),
+            batches=self.n_batches,
+        )

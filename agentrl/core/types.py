@@ -238,6 +238,11 @@ class Group:
         """Indices of the trajectories that enter statistics and training."""
         return tuple(i for i, t in enumerate(self.trajectories) if t.is_scored)
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The scores of those trajectories."""
+        return tuple(t.score.value for t in self.trajectories if t.is_scored and t.score)
+
     def owner(self, trajectory: int, turn: int) -> tuple[int, int]:
         """The (trajectory, turn) that sampled this turn: itself, or the ancestor it came from."""
         parent = self.trajectories[trajectory].parent

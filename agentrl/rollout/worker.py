@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -52,11 +52,13 @@ class Worker:
         label: str,
         step: int = 0,
         share: Share | None = None,
+        more: Callable[[int], Sequence[Task]] | None = None,
     ) -> list[Group]:
         """Scored groups of every task. `label` and `step` decide the seeds of the episodes.
 
         Of several processes each plays its share, and the groups of the others come back slim
-        (`Group.is_remote`). `share=Solo()` plays everything here.
+        (`Group.is_remote`). `share=Solo()` plays everything here. `more` gives the tasks of
+        further batches to strategies that ask for them.
 
         Raises:
             ConfigError: the group is larger than episode numbers allow.
@@ -74,6 +76,7 @@ class Worker:
             group_size=group_size,
             seed=derive_seed(self.seed, label, step),
             slots=asyncio.Semaphore(self.in_flight or sys.maxsize),
+            further=more,
         )
         try:
             groups = await self.strategy.collect(own_tasks(share, tasks), play)
@@ -99,6 +102,11 @@ class _Playing:
     group_size: int
     seed: int
     slots: asyncio.Semaphore
+    further: Callable[[int], Sequence[Task]] | None = None
+
+    def more(self, batch: int) -> Sequence[Task]:
+        """This rank's share of the batch's tasks."""
+        return own_tasks(self.share, self.further(batch)) if self.further is not None else ()
 
     def start(self, task: Task) -> Start:
         """A reset, unless the run owns a start sampler."""

@@ -15,8 +15,10 @@ from random import Random
 from agentrl.algo.spread import spread
 from agentrl.core.config import Config
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Group, Scored, Sum, Trajectory, merge_metrics
+from agentrl.core.types import Group, Sum, Trajectory, merge_metrics
 from agentrl.rollout.fold import fold
+from agentrl.train.high_entropy import credited
+from agentrl.train.kl_reward import scored_step
 from agentrl.train.opening import open_run
 from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
 from agentrl.train.resume import Resume
@@ -49,17 +51,18 @@ def train(config: Config, resume: Resume = "never") -> Path:
             groups = run.collect(step)
             collected = time.perf_counter()
 
-            kept, selection = usable(config.filter(groups) if config.filter else groups)
-            scored = Scored(groups=tuple(kept))
-            rows = [
+            kept, selection = usable(groups, config.filter)
+            folded = [
                 row
                 for index, group in enumerate(kept)
                 for row in fold(group, index=index, temperature=config.sampling.temperature)
             ]
-            credit = spread(rows, kept, config.advantage(scored), shared=config.rollout.shared)
-            items = prepare(
-                run, [TrainRow(row=r, advantages=a) for r, a in zip(rows, credit, strict=True)]
+            rows = prepare(run, [TrainRow.blank(row) for row in folded])
+            scored, penalty = scored_step(
+                kept, rows, kl=config.kl, share=config.parallel, needs=config.advantage.needs
             )
+            credit = spread(folded, kept, config.advantage(scored), shared=config.rollout.shared)
+            items, focus = credited(rows, credit, config.entropy, config.parallel)
 
             losses = [
                 update(
@@ -83,7 +86,10 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 "time/tokens_per_s": Sum(float(sampled_tokens(groups)), done - began),
                 "sync/probe_gap": Sum(gap),
             }
-            metrics = {**episode_metrics(groups), **selection, **timing, **merge_metrics(losses)}
+            found = {**selection, **penalty, **focus, **merge_metrics(losses)}
+            if config.entropy is not None:
+                config.entropy.observe(found.get("loss/entropy", Sum(0.0, 0.0)).mean)
+            metrics = {**episode_metrics(groups), **timing, **found}
             dropped = [group for group in groups if not any(group is other for other in kept)]
             run.record(step + 1, [*kept, *dropped], items, metrics)
             run.evaluate_and_save(step + 1)
@@ -92,13 +98,14 @@ def train(config: Config, resume: Resume = "never") -> Path:
 
 
 def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
-    """Logprobs under the weights before the update (unless there is one update: then the live
-    forward serves, detached), and under the reference if a KL asks for them."""
+    """Logprobs under the weights before the update (unless there is one update and nobody asks for
+    entropies: then the live forward serves, detached), and under the reference if there is a KL."""
     config, budget = run.config, run.config.optim.tokens_per_microbatch
     # Sharded weights are gathered in every forward pass, so all ranks must make as many.
     meeting = None if config.parallel.shares_module else config.parallel
     ready = list(items)
-    if config.optim.updates_per_batch * config.optim.epochs > 1:
+    wants_entropies = config.entropy is not None and config.entropy.top < 1
+    if config.optim.updates_per_batch * config.optim.epochs > 1 or wants_entropies:
         ready = with_old(ready, config.scorer, run.module, budget, meeting)
     if config.kl is not None:
         adapter_off = getattr(run.stage.policy.module, "disable_adapter", None)

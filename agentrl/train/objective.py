@@ -1,4 +1,4 @@
-"""What a step minimises: surrogate, length normalisation, KL, mismatch correction, in one sum.
+"""What a step minimises: surrogate, length normalisation, KL, entropy, mismatch, in one sum.
 
 Axes: `B` rows, `T` tokens.
 """
@@ -9,43 +9,74 @@ from dataclasses import dataclass
 
 import torch
 
+from agentrl.algo.drift import drift_metrics, weight_metrics
 from agentrl.core.errors import TrainingError
-from agentrl.core.protocols import Aggregate, Kl, Loss, Mismatch
+from agentrl.core.protocols import Aggregate, Entropy, Kl, Loss, Mismatch
 from agentrl.core.tensors import Batch, Scores
 from agentrl.core.types import Sum
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is minimised: surrogate, length normalisation, KL and mismatch correction."""
+    """What is minimised: the surrogate and the KL term, weighed by the aggregator, less
+    `entropy.coef` times the mean entropy of the step's tokens."""
 
     loss: Loss
     aggregate: Aggregate
     kl: Kl | None = None
     mismatch: Mismatch | None = None
+    entropy: Entropy | None = None
+
+    @property
+    def entropy_grad(self) -> bool:
+        """Whether scores must carry the gradient of the entropy."""
+        return self.entropy is not None and self.entropy.coef > 0
+
+    @property
+    def touches_idle_rows(self) -> bool:
+        """Whether rows without any advantage have a gradient all the same."""
+        return self._has_kl or self.entropy_grad
+
+    @property
+    def _has_kl(self) -> bool:
+        return self.kl is not None and self.kl.placement == "loss"
 
     def __call__(self, batch: Batch, scores: Scores) -> tuple[torch.Tensor, dict[str, Sum]]:
-        """The batch's share of the step's loss (a scalar with gradient), and metrics."""
-        mask = batch.mask_BT
-        logp = scores.logp_BT
+        """The batch's share of the step's loss (a scalar with gradient), and metrics.
+
+        Raises:
+            TrainingError: a KL in the loss, and the batch has no reference logprobs.
+        """
+        mask, logp, ref = batch.mask_BT, scores.logp_BT, batch.ref_logprobs_BT
         old = logp.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         out = self.loss(logp, old, batch.advantages_BT, mask, trajectory_B=batch.trajectory_B)
         per_token, metrics = out.loss_BT, dict(out.metrics)
         count = float(mask.sum())
         if self.mismatch is not None:
-            weights, found = self.mismatch(old, batch.sampler_logprobs_BT, mask)
+            weights, found = self.mismatch(
+                old,
+                batch.sampler_logprobs_BT,
+                mask,
+                logp=logp.detach(),
+                advantages=batch.advantages_BT,
+                trajectory_B=batch.trajectory_B,
+            )
             per_token = per_token * weights
-            metrics.update(found)
-        if self.kl is not None:
-            if batch.ref_logprobs_BT is None:
+            metrics |= {**found, **weight_metrics(weights, mask)}
+        if self.kl is not None and self._has_kl:
+            if ref is None:
                 raise TrainingError("kl: the batch has no reference logprobs")
-            penalty = self.kl(logp, batch.ref_logprobs_BT)
+            penalty = self.kl(logp, ref, old)
             per_token = per_token + penalty
             metrics["loss/kl"] = Sum(float((penalty.detach() * mask).sum()) / self.kl.beta, count)
-        weight_B = self.aggregate(batch.lengths_B, batch.n_tokens, batch.n_trajectories)
+        weight_B = self.aggregate(batch.lengths_B, batch.counts)
         loss = (torch.where(mask, per_token, 0.0) * weight_B[:, None]).sum()
-        gap = ((old - batch.sampler_logprobs_BT).abs() * mask).sum()
-        metrics["loss/entropy"] = Sum(float((scores.entropy_BT.detach() * mask).sum()), count)
-        metrics["mismatch/gap"] = Sum(float(gap), count)
+        entropy = torch.where(mask, scores.entropy_BT, 0.0).sum()
+        metrics["loss/entropy"] = Sum(float(entropy.detach()), count)
+        if self.entropy is not None:
+            metrics["loss/entropy_coef"] = Sum(self.entropy.coef)
+        if self.entropy is not None and self.entropy_grad:
+            loss = loss - self.entropy.coef * entropy / max(batch.n_tokens, 1)
+        metrics |= drift_metrics(logp.detach(), old, batch.sampler_logprobs_BT, ref, mask)
         metrics["loss/policy"] = Sum(float(loss.detach()))
         return loss, metrics

@@ -28,8 +28,6 @@ from agentrl.train.resume import Resume, find_point, read_progress, take_back
 from agentrl.train.run import Run
 
 T = TypeVar("T")
-AVAILABLE_NEEDS: frozenset[str] = frozenset()
-"""What the loop can compute for an estimator that asks for it."""
 
 
 @contextmanager
@@ -66,7 +64,11 @@ def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> 
             began=began,
             tasks=tasks,
             objective=Objective(
-                loss=config.loss, aggregate=config.aggregate, kl=config.kl, mismatch=config.mismatch
+                loss=config.loss,
+                aggregate=config.aggregate,
+                kl=config.kl,
+                mismatch=config.mismatch,
+                entropy=config.entropy,
             ),
             checkpoints=_checkpoints(config, folder),
             resumed=point,
@@ -189,7 +191,8 @@ def check_alike(config: Config) -> None:
 
 def check_needs(config: Config) -> None:
     """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
-    unmet = sorted(config.advantage.needs - AVAILABLE_NEEDS)
+    available = {"ref_logprobs"} if config.kl is not None else set()
+    unmet = sorted(config.advantage.needs - available)
     if unmet:
         raise ConfigError(
             f"advantage: {type(config.advantage).__name__} needs {', '.join(unmet)}, which this "

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 
 from agentrl.algo.spread import TokenAdvantages
-from agentrl.core.protocols import Parallel, Scorer
+from agentrl.core.protocols import Filter, Parallel, Scorer
 from agentrl.core.tensors import Batch
 from agentrl.core.types import Group, Row, Sum
 from agentrl.train.score import evaluating, padded
@@ -22,12 +23,19 @@ from agentrl.train.score import evaluating, padded
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRow:
-    """A row with everything that its loss needs; the logprob lists have the row's length."""
+    """A row with everything that its loss needs; the lists have the row's length."""
 
     row: Row
     advantages: TokenAdvantages
     old_logprobs: tuple[float, ...] | None = None
     ref_logprobs: tuple[float, ...] | None = None
+    entropies: tuple[float, ...] | None = None
+    """Under the weights that gave `old_logprobs` (nats)."""
+
+    @classmethod
+    def blank(cls, row: Row) -> TrainRow:
+        """A row that has not got its advantages yet."""
+        return cls(row=row, advantages=TokenAdvantages((0.0,) * len(row.ids), row.mask))
 
     @property
     def key(self) -> tuple[int, int]:
@@ -64,8 +72,11 @@ FILLER = TrainRow(
 happen, no token of it is trained, and its gradient is exactly zero."""
 
 
-def usable(groups: Sequence[Group]) -> tuple[list[Group], dict[str, Sum]]:
-    """The groups with at least two scored trajectories, and what was left out."""
+def usable(
+    groups: Sequence[Group], chosen_by: Filter | None = None
+) -> tuple[list[Group], dict[str, Sum]]:
+    """The groups with at least two scored trajectories that the filter keeps, and what was left
+    out. `groups/frac_zero_std` is of those before the filter."""
     kept = [group for group in groups if len(group.scored) >= 2]
     episodes = [t for group in groups for t in group.trajectories]
     unscored = sum(not t.is_scored and not t.stop.is_failure for t in episodes)
@@ -73,14 +84,17 @@ def usable(groups: Sequence[Group]) -> tuple[list[Group], dict[str, Sum]]:
     for trajectory in episodes:
         if trajectory.failure is not None:
             failures[trajectory.failure.where] += 1
-    flat = [len({g.trajectories[i].score.value for i in g.scored}) <= 1 for g in kept]  # type: ignore[union-attr]
+    flat = [len(set(group.values)) <= 1 for group in kept]
+    chosen = kept if chosen_by is None else chosen_by(kept)
     metrics = {
         "groups/dropped": Sum(float(len(groups) - len(kept))),
+        "groups/filtered": Sum(float(len(kept) - len(chosen))),
+        "groups/trained": Sum(float(len(chosen))),
         "groups/frac_zero_std": Sum(float(sum(flat)), float(len(flat))),
         "episodes/unscored": Sum(float(unscored)),
         **{f"episodes/failed_{where}": Sum(float(n)) for where, n in failures.items()},
     }
-    return kept, metrics
+    return chosen, metrics
 
 
 def micro_batches(rows: Sequence[TrainRow], budget: int) -> list[list[TrainRow]]:
@@ -107,6 +121,13 @@ def as_many(batches: list[list[TrainRow]], parallel: Parallel) -> list[list[Trai
     return batches + [[FILLER]] * (int(most) - len(batches))
 
 
+class RowScores(NamedTuple):
+    """Logprobs and entropies of one row, of its length (0 off the mask)."""
+
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+
+
 def score_ragged(
     rows: Sequence[TrainRow],
     scorer: Scorer,
@@ -114,15 +135,15 @@ def score_ragged(
     budget: int,
     under: AbstractContextManager[object] | None = None,
     parallel: Parallel | None = None,
-) -> list[tuple[float, ...]]:
-    """Logprobs of every row without gradient, in row order.
+) -> list[RowScores]:
+    """Scores of every row without gradient, in row order.
 
     Args:
         under: may switch an adapter off.
         parallel: whose ranks meet in every forward pass of `module`, because its weights are
             sharded; None for a module that is whole.
     """
-    found: dict[int, tuple[float, ...]] = {}
+    found: dict[int, RowScores] = {}
     places = {id(row): i for i, row in enumerate(rows)}
     batches = micro_batches(rows, budget)
     if parallel is not None:
@@ -130,10 +151,12 @@ def score_ragged(
     with evaluating(module), under or nullcontext():
         for batch in batches:
             with parallel.micro_batch(is_last=True) if parallel else nullcontext():
-                logp_BT = scorer.score(module, [r.row for r in batch]).logp_BT
-            for item, logp_T in zip(batch, logp_BT.tolist(), strict=True):
+                scores = scorer.score(module, [r.row for r in batch])
+            lists = zip(batch, scores.logp_BT.tolist(), scores.entropy_BT.tolist(), strict=True)
+            for item, logp_T, entropy_T in lists:
+                end = len(item.row.ids)
                 if item is not FILLER:
-                    found[places[id(item)]] = tuple(logp_T[: len(item.row.ids)])
+                    found[places[id(item)]] = RowScores(tuple(logp_T[:end]), tuple(entropy_T[:end]))
     return [found[i] for i in range(len(rows))]
 
 
@@ -144,9 +167,12 @@ def with_old(
     budget: int,
     parallel: Parallel | None = None,
 ) -> list[TrainRow]:
-    """Rows with `old_logprobs` under the weights as they are now."""
+    """Rows with `old_logprobs` and `entropies` under the weights as they are now."""
     scores = score_ragged(rows, scorer, module, budget, None, parallel)
-    return [replace(row, old_logprobs=logp) for row, logp in zip(rows, scores, strict=True)]
+    return [
+        replace(row, old_logprobs=found.logprobs, entropies=found.entropies)
+        for row, found in zip(rows, scores, strict=True)
+    ]
 
 
 def with_reference(
@@ -159,7 +185,9 @@ def with_reference(
 ) -> list[TrainRow]:
     """Rows with `ref_logprobs` under the reference."""
     scores = score_ragged(rows, scorer, reference, budget, adapter_off, parallel)
-    return [replace(row, ref_logprobs=logp) for row, logp in zip(rows, scores, strict=True)]
+    return [
+        replace(row, ref_logprobs=found.logprobs) for row, found in zip(rows, scores, strict=True)
+    ]
 
 
 def collate(
@@ -168,6 +196,7 @@ def collate(
     lengths: dict[tuple[int, int], int],
     n_tokens: int,
     n_trajectories: int,
+    n_batches: int = 1,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """Rows as one right-padded batch.
@@ -176,6 +205,7 @@ def collate(
         lengths: trained tokens of each (group, trajectory) of the whole step.
         n_tokens: trained tokens of the whole step over all ranks.
         n_trajectories: trajectories with a trained token, likewise.
+        n_batches: micro-batches of the whole step, likewise.
     """
     floats = torch.float32
     old = [row.old_logprobs for row in rows]
@@ -195,6 +225,7 @@ def collate(
         lengths_B=torch.tensor([float(lengths[r.key]) for r in rows], device=device),
         n_tokens=n_tokens,
         n_trajectories=n_trajectories,
+        n_batches=n_batches,
     )
 
 

@@ -248,12 +248,16 @@ class Run:
     def collect(self, step: int) -> list[Group]:
         """The step's groups, scored."""
         settings = self.config.rollout
-        tasks = self.config.curriculum.next(
-            self.tasks, settings.tasks_per_step, step, self.config.run.seed
-        )
+        count, seed = settings.tasks_per_step, self.config.run.seed
+        following = partial(self.config.curriculum.next, self.tasks, count, step)
         groups = self.loop.run(
             self.stage.worker.collect(
-                tasks, agent=self.agent, group_size=settings.group_size, label="train", step=step
+                following(seed),
+                agent=self.agent,
+                group_size=settings.group_size,
+                label="train",
+                step=step,
+                more=lambda batch: following(derive_seed(seed, "more", batch)),
             )
         )
         stops = [t.stop for group in groups for t in group.trajectories]

@@ -36,8 +36,13 @@ class Padded:
     chunk: Annotated[int, Ge(1)] = 2048
     """Positions whose float32 log-softmax is held at once."""
 
-    def score(self, module: torch.nn.Module, rows: Sequence[Row]) -> Scores:
+    def score(
+        self, module: torch.nn.Module, rows: Sequence[Row], *, entropy_grad: bool = False
+    ) -> Scores:
         """Logprobs and entropies of the sampled tokens, `[B,T]`, in row order.
+
+        Entropies are detached unless `entropy_grad`, which keeps all probabilities for the backward
+        pass.
 
         Raises:
             DataError: a row begins with a sampled token, which nothing predicts.
@@ -59,7 +64,7 @@ class Padded:
         temperature_B = torch.tensor([row.temperature for row in rows], device=device)
         logits_NV = logits_BSV[sampled_BS]
         divisor_N = temperature_B[:, None].expand_as(sampled_BS)[sampled_BS]
-        logp_N, entropy_N = self._statistics(logits_NV, divisor_N, ids_BT[mask_BT])
+        logp_N, entropy_N = self._statistics(logits_NV, divisor_N, ids_BT[mask_BT], entropy_grad)
         empty_BT = torch.zeros(ids_BT.shape, dtype=torch.float32, device=device)
         return Scores(
             logp_BT=empty_BT.masked_scatter(mask_BT, logp_N),
@@ -67,14 +72,21 @@ class Padded:
         )
 
     def _statistics(
-        self, logits_NV: torch.Tensor, divisor_N: torch.Tensor, ids_N: torch.Tensor
+        self,
+        logits_NV: torch.Tensor,
+        divisor_N: torch.Tensor,
+        ids_N: torch.Tensor,
+        entropy_grad: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logps, entropies = [], []
         for first in range(0, len(ids_N), self.chunk):
             part = slice(first, first + self.chunk)
             logp_NV = torch.log_softmax(logits_NV[part].float() / divisor_N[part, None], dim=-1)
             logps.append(logp_NV.gather(1, ids_N[part, None])[:, 0])
-            entropies.append(torch.special.entr(logp_NV.detach().exp()).sum(-1))
+            if entropy_grad:  # entr has no finite gradient at probability 0
+                entropies.append(-(logp_NV.exp() * logp_NV).sum(-1))
+            else:
+                entropies.append(torch.special.entr(logp_NV.detach().exp()).sum(-1))
         if not logps:
             return divisor_N[:0], divisor_N[:0]
         return torch.cat(logps), torch.cat(entropies)

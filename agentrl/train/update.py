@@ -46,10 +46,11 @@ def update(
         lengths[row.key] += row.n_trained
     local = [float(sum(lengths.values())), float(sum(n > 0 for n in lengths.values()))]
     n_tokens, n_trajectories = (int(total) for total in parallel.total(local))
-    live = [r for r in rows if r.n_trained and not (objective.kl is None and r.is_idle)]
+    live = [r for r in rows if r.n_trained and (objective.touches_idle_rows or not r.is_idle)]
     batches = as_many(micro_batches(live, budget), parallel)
     if not batches:
         return {"loss/idle_steps": Sum(1.0)}
+    (n_batches,) = parallel.total([float(sum(part != [FILLER] for part in batches))])
     lengths[FILLER.key] = 1  # something to divide by
     device = next(module.parameters()).device
     module.train()
@@ -62,10 +63,14 @@ def update(
                 lengths=lengths,
                 n_tokens=n_tokens,
                 n_trajectories=n_trajectories,
+                n_batches=int(n_batches),
                 device=device,
             )
             with parallel.micro_batch(is_last=is_last):
-                loss, metrics = objective(batch, scorer.score(module, [r.row for r in part]))
+                scores = scorer.score(
+                    module, [r.row for r in part], entropy_grad=objective.entropy_grad
+                )
+                loss, metrics = objective(batch, scores)
                 if not broken and not torch.isfinite(loss):
                     broken = f"{float(loss.detach())} at micro-batch {i + 1} of {len(batches)}"
                 if is_last:

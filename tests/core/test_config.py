@@ -22,7 +22,7 @@ from agentrl.core.config import Config, Lora, Optim, load_alone, load_config
 from agentrl.core.errors import ConfigError
 from agentrl.core.loading import load, to_yaml
 from agentrl.core.protocols import Advantage, ContextPolicy
-from agentrl.core.registry import register
+from agentrl.core.registry import names, register
 from agentrl.core.shapes import DefaultPart, Slot, docs_of, hints_of, shape_of
 from agentrl.core.types import Json, Message
 from agentrl.text.actions.tagged import TaggedAction
@@ -198,7 +198,8 @@ def test_anchors_and_merges_of_yaml_work(tmp_path: Path) -> None:
         ("optim.lr=-1", "optim.lr: input should be greater than 0 (got -1)"),
         (
             "advantage=gpro",
-            "advantage: no advantage is called 'gpro'; did you mean 'grpo'? (known: grpo, rloo)",
+            "advantage: no advantage is called 'gpro'; did you mean 'grpo'? "
+            f"(known: {', '.join(names('advantage'))})",
         ),
         (
             "view=windw",
@@ -208,7 +209,8 @@ def test_anchors_and_merges_of_yaml_work(tmp_path: Path) -> None:
         ("view.turns=1", "view: needs the name of a part: view=NAME (known: full, window)"),
         (
             "advantage=none",
-            "advantage: needs the name of a part: advantage=NAME (known: grpo, rloo)",
+            "advantage: needs the name of a part: advantage=NAME "
+            f"(known: {', '.join(names('advantage'))})",
         ),
         ("views=full", "views: expected a list such as [a, b] (got 'full')"),
         (

@@ -7,7 +7,7 @@ import pytest
 from agentrl.core.config import Config
 from agentrl.core.errors import ConfigError
 from agentrl.core.explaining import Entry, describe, explain, overview, table
-from agentrl.core.registry import FOLDERS
+from agentrl.core.registry import FOLDERS, names
 from agentrl.core.shapes import hints_of, shape_of, summary_of
 
 
@@ -51,8 +51,9 @@ def test_every_kind_of_key_has_words_for_its_type_and_default(
 
 
 def test_a_slot_lists_the_parts_that_fill_it() -> None:
-    names = [entry.name for entry in explain(Config, "advantage").parts]
-    assert names == ["grpo", "rloo"]
+    found = [entry.name for entry in explain(Config, "advantage").parts]
+    assert found == names("advantage")
+    assert {"grpo", "rloo"} <= set(found)
     assert [entry.name for entry in explain(Config, "renderer").parts] == ["plain", "template"]
 
 
@@ -60,7 +61,7 @@ def test_a_setting_of_a_part_says_whose_it_is() -> None:
     found = explain(Config, "advantage.eps")
     assert found.default == "0.0001"
     assert found.doc.endswith("A setting of grpo.")
-    assert explain(Config, "kl.beta").doc.endswith("A setting of k1, k2, k3.")
+    assert explain(Config, "kl.beta").doc.endswith("A setting of k1, k2, k3, k3+.")
     assert explain(Config, "advantage.grpo.eps").default == "0.0001"
 
 
@@ -84,7 +85,7 @@ def test_a_section_lists_its_keys_as_overrides() -> None:
         ("lr", "lr: unknown key; did you mean 'sft.lr' or 'optim.lr'? (known: run, model, "),
         (
             "advantage.epss",
-            "advantage.epss: unknown key; did you mean 'eps'? (known: scale, eps, grpo, rloo)",
+            "advantage.epss: unknown key; did you mean 'eps'? (known: scale, eps, ",
         ),
         ("run.name.x", "run.name.x: unknown key: run.name is text (not empty)"),
         ("", ": unknown key (known: run, "),

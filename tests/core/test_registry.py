@@ -54,7 +54,8 @@ def test_an_unknown_name_names_the_nearest_and_all_others() -> None:
     with pytest.raises(UnknownNameError) as caught:
         find("advantage", "gpro")
     assert str(caught.value) == (
-        "advantage: no advantage is called 'gpro'; did you mean 'grpo'? (known: grpo, rloo)"
+        "advantage: no advantage is called 'gpro'; did you mean 'grpo'? "
+        f"(known: {', '.join(names('advantage'))})"
     )
     assert isinstance(caught.value, AgentRLError)
     assert isinstance(caught.value, ConfigError)

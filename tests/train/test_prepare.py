@@ -67,16 +67,17 @@ def test_ragged_scores_come_in_row_order_whatever_the_budget(budget: int) -> Non
     rows = train_rows()
     random.Random(0).shuffle(rows)
     found = score_ragged(rows, Padded(), POLICY.module, budget)
-    for item, logp_T in zip(rows, found, strict=True):
+    for item, scores in zip(rows, found, strict=True):
         with torch.no_grad():
             plain = [0.0, *logprobs(POLICY.module, item.row.ids).tolist()]
         expected = [p * m for p, m in zip(plain, item.row.mask, strict=True)]
-        assert logp_T == pytest.approx(expected, abs=1e-5)
+        assert scores.logprobs == pytest.approx(expected, abs=1e-5)
 
 
 def test_old_logprobs_are_those_of_the_weights_now() -> None:
     rows = with_old(train_rows(), Padded(), POLICY.module, 100)
-    assert [r.old_logprobs for r in rows] == score_ragged(rows, Padded(), POLICY.module, 100)
+    found = score_ragged(rows, Padded(), POLICY.module, 100)
+    assert [(r.old_logprobs, r.entropies) for r in rows] == found
 
 
 def test_a_reference_is_the_frozen_copy_or_the_model_with_its_adapter_off() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Lt
 
+from agentrl.core.errors import ConfigError
 from agentrl.core.registry import register
 from agentrl.core.tensors import LossOut
 from agentrl.core.types import Sum
@@ -19,8 +20,10 @@ class PpoClip:
     """`max(-A r, -A clip(r, 1 - low, 1 + high))`, `r = exp(logp - old_logp)` (Schulman et al. 2017,
     arXiv 1707.06347, eq. 7).
 
-    `high > low` is DAPO's clip-higher (Yu et al. 2025, arXiv 2503.14476, eq. 10); `dual` bounds the
-    loss of tokens with A < 0 (Ye et al. 2020, arXiv 1912.09729, eq. 5).
+    `high > low` is DAPO's clip-higher (Yu et al. 2025, arXiv 2503.14476, eq. 10). Two bounds of the
+    loss where A < 0, which is otherwise as large as the ratio: `dual` takes `min(loss, -A dual)`
+    (Ye et al. 2020, arXiv 1912.09729, eq. 5); `delta` clamps r at delta before the max
+    (INTELLECT-2, arXiv 2505.07291). Where both are above `1 + high` they are the same function.
     """
 
     low: Annotated[float, Gt(0), Lt(1)] = 0.2
@@ -29,6 +32,17 @@ class PpoClip:
     """Upper clip of the ratio (> 0)."""
     dual: Annotated[float, Gt(1)] | None = None
     """Largest ratio that counts where A < 0 (> 1), or none."""
+    delta: Annotated[float, Gt(1)] | None = None
+    """Largest ratio of the unclipped term (> 1 + high), or none."""
+
+    def __post_init__(self) -> None:
+        if self.delta is not None and self.delta <= 1.0 + self.high:
+            raise ConfigError(
+                f"delta: must be above 1 + high = {1.0 + self.high:g}, or it would clip what high "
+                f"allows (got {self.delta})"
+            )
+        if self.delta is not None and self.dual is not None:
+            raise ConfigError("delta: bounds the same loss as dual; set one of them")
 
     def __call__(
         self,
@@ -43,7 +57,8 @@ class PpoClip:
         log_ratio = (logp - old_logp).clamp(-20.0, 20.0)
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
-        loss = torch.maximum(-advantages * ratio, -advantages * clipped)
+        bounded = ratio if self.delta is None else ratio.clamp(max=self.delta)
+        loss = torch.maximum(-advantages * bounded, -advantages * clipped)
         if self.dual is not None:
             loss = torch.where(advantages < 0, torch.minimum(loss, -advantages * self.dual), loss)
         count = float(mask.sum())

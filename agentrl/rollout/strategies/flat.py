@@ -16,12 +16,12 @@ from agentrl.core.types import Group, Task
 class Flat:
     """`group_size` independent episodes of each task, all in flight together."""
 
-    async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]:
-        """One scored group per task, in the order of the tasks."""
+    async def collect(self, tasks: Sequence[Task], play: Play, *, first: int = 0) -> list[Group]:
+        """One scored group per task, in the order of the tasks; `first` numbers the first one."""
         async with asyncio.TaskGroup() as running:
             groups = [
                 running.create_task(self._group(task, index, play))
-                for index, task in enumerate(tasks)
+                for index, task in enumerate(tasks, start=first)
             ]
         return [group.result() for group in groups]
 

@@ -1,0 +1,86 @@
+"""How far two policies are apart on the sampled tokens: ratios, divergences, sequence statistics.
+
+"Sequence" means trajectory: several rows with one number in `trajectory_B`. Axes: `B` rows, `T`
+tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from agentrl.core.types import Sum
+
+
+def log_ratio(logp: torch.Tensor, other_logp: torch.Tensor) -> torch.Tensor:
+    """`logp - other_logp`, clamped to +-20 so that its exponential stays finite."""
+    return (logp - other_logp).clamp(-20.0, 20.0)
+
+
+def trajectory_sum(
+    values_BT: torch.Tensor, mask: torch.Tensor, trajectory_B: torch.Tensor
+) -> torch.Tensor:
+    """`[B]`: for each row the masked sum over all rows of its trajectory."""
+    sums_B = torch.where(mask, values_BT, torch.zeros_like(values_BT)).sum(-1)
+    same_BB = (trajectory_B[:, None] == trajectory_B[None, :]).to(sums_B.dtype)
+    return same_BB @ sums_B
+
+
+def trajectory_mean(
+    values_BT: torch.Tensor, mask: torch.Tensor, trajectory_B: torch.Tensor
+) -> torch.Tensor:
+    """`[B]`: for each row the mean over the masked tokens of its trajectory, 0 without any."""
+    count_B = trajectory_sum(mask.to(values_BT.dtype), mask, trajectory_B)
+    return trajectory_sum(values_BT, mask, trajectory_B) / count_B.clamp(min=1.0)
+
+
+def k3_of(d: torch.Tensor) -> torch.Tensor:
+    """`exp(-d) - 1 + d`, at most 10, for log-ratios `d` of the sampled tokens' own policy over
+    another (Schulman 2020, "Approximating KL divergence"): unbiased and never negative."""
+    return (torch.expm1(-d) + d).clamp(0.0, 10.0)
+
+
+def metrics_of(name: str, values_BT: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, Sum]:
+    """`name/key` for each: the mean over masked tokens. One transfer from the device."""
+    sums = [
+        torch.where(mask, value.detach(), torch.zeros_like(value)).sum()
+        for value in values_BT.values()
+    ]
+    *totals, count = torch.stack([*sums, mask.sum().to(sums[0].dtype)]).tolist()
+    return {
+        f"{name}/{key}": Sum(total, count) for key, total in zip(values_BT, totals, strict=True)
+    }
+
+
+def drift_metrics(
+    logp: torch.Tensor,
+    old_logp: torch.Tensor,
+    sampler_logp: torch.Tensor,
+    ref_logp: torch.Tensor | None,
+    mask: torch.Tensor,
+) -> dict[str, Sum]:
+    """How far trainer and sampler, live and old weights, and the reference are apart.
+
+    `mismatch/`: `gap` mean `|old - sampler|`, `ratio` mean `exp(old - sampler)`, and the
+    divergence KL(sampler || old) as `k1` and `k3`. `drift/`: the same estimates of KL(old || live)
+    and, with a reference, of KL(live || reference). Nats per trained token.
+    """
+    off, moved = log_ratio(sampler_logp, old_logp), log_ratio(old_logp, logp)
+    found = metrics_of(
+        "mismatch",
+        {"gap": off.abs(), "ratio": (-off).exp(), "k1": off, "k3": k3_of(off)},
+        mask,
+    )
+    moves = {"old_k1": moved, "old_k3": k3_of(moved)}
+    if ref_logp is not None:
+        away = log_ratio(logp, ref_logp)
+        moves |= {"ref_k1": away, "ref_k3": k3_of(away)}
+    return found | metrics_of("drift", moves, mask)
+
+
+def weight_metrics(weights_BT: torch.Tensor, mask: torch.Tensor) -> dict[str, Sum]:
+    """`mismatch/ess`: effective sample size of the weights as a share of their number,
+    `(sum w)^2 / (n sum w^2)`, averaged over micro-batches by tokens; 1 for equal weights."""
+    w = torch.where(mask, weights_BT, torch.zeros_like(weights_BT)).double()
+    total, squares, count = torch.stack([w.sum(), w.square().sum(), mask.sum().double()]).tolist()
+    share = total * total / squares if squares > 0 else 0.0
+    return {"mismatch/ess": Sum(share, count)}

@@ -1,0 +1,106 @@
+"""KL taken from the reward before credit is given.
+
+`R_i - beta * sum_t k(d_t)` with `d_t = sampler_logp_t - ref_logp_t` over the sampled tokens of a
+trajectory, inherited ones included (RLOO, arXiv 2402.14740, eq. 2; REINFORCE++, arXiv 2501.03262).
+The sampler's logprobs are those of the policy that acted. Turn scores lose their own turn's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import fsum
+
+import torch
+
+from agentrl.core.errors import DataError
+from agentrl.core.protocols import Kl, Share
+from agentrl.core.types import Group, Score, Scored, Sum, Trajectory
+from agentrl.train.prepare import TrainRow
+
+Turns = list[list[float]]
+"""One number for each sampled token of a trajectory, `[turn][token]`."""
+
+
+def scored_step(
+    groups: Sequence[Group],
+    rows: Sequence[TrainRow],
+    *,
+    kl: Kl | None,
+    share: Share,
+    needs: frozenset[str] = frozenset(),
+) -> tuple[Scored, dict[str, Sum]]:
+    """The step as an estimator sees it, and metrics: with `ref_logprobs` if it needs them, and with
+    scores less the KL where that is placed in the reward. The given groups stay as they are.
+
+    Rows are those of this rank; the groups of other ranks get theirs by `share`.
+
+    Raises:
+        DataError: reference logprobs are wanted and the rows have none.
+    """
+    in_reward = kl is not None and kl.placement == "reward"
+    if not in_reward and "ref_logprobs" not in needs:
+        return Scored(groups=tuple(groups)), {}
+    parts = share.exchange(_by_turn(groups, rows))
+    reference = {key: turns for part in parts for key, turns in part.items()}
+    flat = tuple(
+        tuple(
+            [value for turn in reference.get((g, i), []) for value in turn]
+            for i in range(len(group.trajectories))
+        )
+        for g, group in enumerate(groups)
+    )
+    if kl is None or not in_reward:
+        return Scored(groups=tuple(groups), ref_logprobs=flat), {}
+    charged, sums = [], []
+    for g, group in enumerate(groups):
+        siblings = list(group.trajectories)
+        for i in group.scored:
+            turns = _penalties(siblings[i], reference.get((g, i), []), kl)
+            siblings[i] = _less(siblings[i], turns)
+            sums.append(fsum(turns) / kl.beta)
+        charged.append(replace(group, trajectories=tuple(siblings)))
+    metrics = {"reward/kl": Sum(fsum(sums), float(len(sums)))}
+    return Scored(groups=tuple(charged), ref_logprobs=flat), metrics
+
+
+def _by_turn(
+    groups: Sequence[Group], rows: Sequence[TrainRow]
+) -> dict[tuple[int, int], list[list[float]]]:
+    """Reference logprobs by (group, trajectory)."""
+    found: dict[tuple[int, int], Turns] = {}
+    for item in rows:
+        if item.ref_logprobs is None:
+            raise DataError("kl: expected rows with reference logprobs: call with_reference before")
+        turns = groups[item.row.group].trajectories[item.row.trajectory].turns
+        values = found.setdefault(item.key, [[] for _ in turns])
+        for k, value in zip(item.row.turn_of, item.ref_logprobs, strict=True):
+            if k >= 0:
+                values[k].append(value)
+    return found
+
+
+def _penalties(trajectory: Trajectory, reference: Turns, kl: Kl) -> list[float]:
+    """What each turn pays."""
+    turns = []
+    for turn, ref_A in zip(trajectory.turns, reference, strict=True):
+        sampler = torch.tensor(turn.sampler_logprobs, dtype=torch.float64)
+        estimate = kl(sampler, torch.tensor(ref_A, dtype=torch.float64), sampler)
+        turns.append(float(estimate.sum()))
+    return turns
+
+
+def _less(trajectory: Trajectory, penalties: Sequence[float]) -> Trajectory:
+    score = trajectory.score
+    assert score is not None  # group.scored has it
+    turns = score.turns
+    return replace(
+        trajectory,
+        score=Score(
+            value=score.value - fsum(penalties),
+            turns=None
+            if turns is None
+            else tuple(r - p for r, p in zip(turns, penalties, strict=True)),
+            parts={**score.parts, "kl": -fsum(penalties)},
+        ),
+    )

@@ -158,6 +158,8 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     check = add("check-env", _check_env)
     check.add_argument("env", metavar="ENV", help="the name of an environment")
     check.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts there as well")
+    new = add("new-env", _new_env, takes_overrides=False)
+    new.add_argument("name", metavar="NAME", help="what configs will call it, such as maze")
     return parser, dict(below.choices)
 
 
@@ -265,6 +267,14 @@ def _check_env(args: argparse.Namespace) -> int:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
     return 0 if report.passed else 1
+
+
+def _new_env(args: argparse.Namespace) -> int:
+    """Write a small environment and its test, both working, as a start for one of your own."""
+    from agentrl.evaluate.new_env import new_env
+
+    _say(*new_env(args.name, Path.cwd()).lines())
+    return 0
 
 
 def _plain(slot: str, parts: Sequence[Described]) -> list[str]:

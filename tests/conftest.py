@@ -10,7 +10,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import ipaddress
 import socket
 import sys
-from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -78,8 +77,6 @@ def one_thread() -> None:
 
 # --- --must-run=trl,...: a skip of such a test fails the run ------------------------------
 
-_skips = pytest.StashKey[list[str]]()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -91,26 +88,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_skips] = []
+    config.pluginmanager.register(MustRun(config.option.must_run))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    wanted = [name for name in item.config.option.must_run.split(",") if name]
-    if report.skipped and not hasattr(report, "wasxfail"):
-        marked = [name for name in wanted if item.get_closest_marker(name)]
-        item.config.stash[_skips] += [f"{item.nodeid} ({name})" for name in marked]
-    return report
+class MustRun:
+    """Collects the skips that `--must-run` forbids, of worker processes too."""
 
+    def __init__(self, markers: str) -> None:
+        self.wanted = [name for name in markers.split(",") if name]
+        self.skips: list[str] = []
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.stash[_skips] and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            marked = [name for name in self.wanted if name in report.keywords]
+            self.skips += [f"{report.nodeid} ({name})" for name in marked]
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skips and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for skip in terminalreporter.config.stash[_skips]:
-        terminalreporter.write_line(f"SKIPPED BUT MUST RUN: {skip}", red=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for skip in self.skips:
+            terminalreporter.write_line(f"SKIPPED BUT MUST RUN: {skip}", red=True)

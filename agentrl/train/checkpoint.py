@@ -16,14 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from agentrl.core.errors import CheckpointError
 from agentrl.core.protocols import Share
 from agentrl.evaluate.checkpoints import MANIFEST, best_checkpoint, read_manifest, whole_checkpoints
 from agentrl.rollout.share import Solo
 
 SCHEMA = 2
-WRITE_ERRORS = (OSError, RuntimeError)
-"""What writers of weights raise where a disk is full (torch raises RuntimeError)."""
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What writers of weights raise where a disk is full."""
 
 
 @dataclass(frozen=True, kw_only=True)

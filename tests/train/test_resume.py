@@ -9,18 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from agentrl.core import registry
 from agentrl.core.config import Config
 from agentrl.core.errors import CheckpointError, ConfigError
 from agentrl.core.types import Json, Task
-from agentrl.evaluate.statistics import read_evals
 from agentrl.track.jsonl import read_metrics
 from agentrl.train.checkpoint import Checkpoints, verify
 from agentrl.train.loop import train
-from support.whole_runs import timeless, tiny, training_envs
+from support.same import differences
+from support.whole_runs import tiny, training_envs
 
 __all__ = ["training_envs"]
 pytestmark = pytest.mark.usefixtures("training_envs")
@@ -60,29 +58,6 @@ def stopped(config: Config, step: int) -> None:
         train(replace(config, track=(*config.track, StopAt(step=step))), "auto")
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, optimiser, metrics, evaluations and episodes' tasks are equal bit for bit."""
-    assert timeless(one) == timeless(other)
-    last = Checkpoints(folder=one / "checkpoints").newest()
-    assert last is not None
-    twin = other / "checkpoints" / last.name
-    weights, others = (load_file(p / "model.safetensors") for p in (last, twin))
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
-    states = [
-        torch.load(p / "trainer" / "optimiser.pt", weights_only=True)["state"] for p in (last, twin)
-    ]
-    for key, moments in states[0].items():
-        assert all(torch.equal(value, states[1][key][name]) for name, value in moments.items())
-    evals = [
-        [(e.name, e.step, e.success, e.reward, e.stops) for e in read_evals(run)]
-        for run in (one, other)
-    ]
-    assert evals[0] == evals[1]
-    names = [sorted(p.name for p in (run / "trajectories").iterdir()) for run in (one, other)]
-    assert names[0] == names[1]
-
-
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_a_stopped_run_that_goes_on_equals_one_that_was_never_stopped(
     tmp_path: Path, step: int
@@ -90,7 +65,7 @@ def test_a_stopped_run_that_goes_on_equals_one_that_was_never_stopped(
     straight = train(tiny(tmp_path / "a", *KEPT))
     config = tiny(tmp_path / "b", *KEPT)
     stopped(config, step)
-    assert_same_run(straight, train(config, "auto"))
+    assert differences(straight, train(config, "auto")) == []
 
 
 @pytest.mark.parametrize(
@@ -107,7 +82,7 @@ def test_every_kind_of_run_goes_on_exactly(tmp_path: Path, settings: list[str]) 
     straight = train(tiny(tmp_path / "a", *KEPT, *settings))
     config = tiny(tmp_path / "b", *KEPT, *settings)
     stopped(config, 2)
-    assert_same_run(straight, train(config, "auto"))
+    assert differences(straight, train(config, "auto")) == []
 
 
 def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
@@ -115,14 +90,14 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     config = tiny(tmp_path / "b", *KEPT)
     for step in (1, 2, 2, 4):
         stopped(config, step)
-    assert_same_run(straight, train(config, "auto"))
+    assert differences(straight, train(config, "auto")) == []
 
 
 def test_a_run_goes_on_from_an_older_checkpoint_if_told_so(tmp_path: Path) -> None:
     config = tiny(tmp_path, *KEPT)
     straight = shutil.copytree(train(config), tmp_path / "kept")
     train(config, tmp_path / "tiny" / "checkpoints" / "step-000001")
-    assert_same_run(straight, tmp_path / "tiny")
+    assert differences(straight, tmp_path / "tiny") == []
 
 
 def test_resume_auto_begins_where_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
@@ -133,7 +108,7 @@ def test_resume_auto_begins_where_there_is_nothing_to_go_on_from(tmp_path: Path)
 def test_a_finished_run_that_is_resumed_only_ends_again(tmp_path: Path) -> None:
     config = tiny(tmp_path, *KEPT)
     straight = shutil.copytree(train(config), tmp_path / "kept")
-    assert_same_run(straight, train(config, "auto"))
+    assert differences(straight, train(config, "auto")) == []
 
 
 def test_more_steps_may_be_added_to_a_finished_run(tmp_path: Path) -> None:
@@ -166,7 +141,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
     said = capsys.readouterr().out
     assert "the content of model.safetensors has changed" in said
     assert "going on after step 3" in said
-    assert_same_run(straight, tmp_path / "tiny")
+    assert differences(straight, tmp_path / "tiny") == []
 
 
 @pytest.mark.parametrize(
@@ -230,6 +205,6 @@ def test_parts_with_a_state_get_it_back(tmp_path: Path, monkeypatch: pytest.Monk
     straight = train(tiny(tmp_path / "a", *settings))
     stopped(tiny(tmp_path / "b", *settings), 3)
     resumed = train(tiny(tmp_path / "b", *settings), "auto")
-    assert_same_run(straight, resumed)
+    assert differences(straight, resumed) == []
     state = json.loads((resumed / "checkpoints" / "step-000004" / "state.json").read_text())
     assert len(state["parts"]["curriculum"]) == 8

@@ -1,0 +1,64 @@
+"""Whether two runs are the same run: everything that a clock did not measure, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from agentrl.evaluate.statistics import read_evals
+from agentrl.track.trajectories import read_episodes
+from agentrl.train.checkpoint import Checkpoints, step_of
+from support.whole_runs import timeless
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What differs between two run folders: metrics, evaluations, the sequence of tasks and the
+    tokens sampled on them, weights, optimiser, what the last checkpoint remembers."""
+    found = []
+    if timeless(one) != timeless(other):
+        found.append("metrics.jsonl")
+    if _evals(one) != _evals(other):
+        found.append("evals.jsonl")
+    names = [sorted(p.name for p in (run / "trajectories").iterdir()) for run in (one, other)]
+    if names[0] != names[1]:
+        return [*found, f"files in trajectories/: {set(names[0]) ^ set(names[1])}"]
+    found += [
+        f"trajectories/{name}"
+        for name in names[0]
+        if _episodes(one / "trajectories" / name) != _episodes(other / "trajectories" / name)
+    ]
+    last, twin = (Checkpoints(folder=run / "checkpoints").newest() for run in (one, other))
+    if last is None or twin is None or step_of(last) != step_of(twin):
+        return [*found, f"the last checkpoint: {last}, {twin}"]
+    return [*found, *_other_tensors(last, twin)]
+
+
+def _evals(run: Path) -> list[tuple[object, ...]]:
+    return [(e.name, e.step, e.success, e.reward, dict(e.stops)) for e in read_evals(run)]
+
+
+def _episodes(path: Path) -> list[tuple[object, ...]]:
+    return [(e.task_id, e.group, e.sibling, e.reward, e.turns) for e in read_episodes(path)]
+
+
+def _other_tensors(one: Path, other: Path) -> list[str]:
+    found = []
+    for name in ("model.safetensors", "trainer/trained.safetensors"):
+        if (one / name).exists() != (other / name).exists():
+            found.append(f"{name} is in one of them only")
+        elif (one / name).exists() and not _equal(load_file(one / name), load_file(other / name)):
+            found.append(name)
+    states = [torch.load(p / "trainer" / "optimiser.pt", weights_only=True) for p in (one, other)]
+    return found if _equal(*states) else [*found, "optimiser.pt"]
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)

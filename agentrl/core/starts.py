@@ -32,13 +32,16 @@ class Beginning(NamedTuple):
 class Starts:
     """Walks the seeds of an env once for all splits and keeps each distinct start."""
 
-    def __init__(self, begin: Callable[[int], Beginning | None], *, place: str, what: str) -> None:
+    def __init__(
+        self, begin: Callable[[int], Beginning | None], *, place: str, what: str, advice: str = ""
+    ) -> None:
         """Walk `begin`; a seed with None begins nothing and is passed over.
 
-        `place` (a config key) and `what` (the env with its settings) open the error of `find`.
+        `place` (a config key) and `what` (the env with its settings) open the error of `find`,
+        further `advice` ends it.
         """
         self._begin = begin
-        self._place, self._what = place, what
+        self._place, self._what, self._advice = place, what, advice
         self.walked = 0
         """Seeds looked at so far: 0 to `walked - 1`."""
         self._seen: set[str] = set()
@@ -55,7 +58,7 @@ class Starts:
                     raise ConfigError(
                         f"{self._place}: {self._what} has only {len(found)} distinct starts for "
                         f"the {split} split (seeds 0 to {self.walked - 1} brought no more): set "
-                        f"env.{split}_tasks to at most {len(found)}"
+                        f"env.{split}_tasks to at most {len(found)}{self._advice}"
                     )
                 self._walk()
             return found[index]

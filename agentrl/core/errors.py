@@ -51,6 +51,10 @@ class CheckpointError(AgentRLError, OSError):
     __str__ = Exception.__str__  # OSError would look for an errno in the arguments
 
 
+class TrackError(AgentRLError, OSError):
+    """A sink cannot begin, or could not write all that it was given."""
+
+
 class TrainingError(AgentRLError, RuntimeError):
     """Training cannot go on: non-finite loss, failed parity, nothing to learn from."""
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from agentrl.core.tensors import Counts, LossOut, Scores
     from agentrl.core.types import Row
+    from agentrl.track.trajectories import EpisodeRecord
 
 T = TypeVar("T")
 RunsIn = Literal["inline", "thread", "process"]
@@ -545,9 +546,15 @@ class Sink(Protocol):
     def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
         """Begin, or go on after step `resumed`: what was logged for later steps is taken back."""
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None:
+        """The step's training episodes, before its `log`: a sink shows a few of them or none."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The step's metrics. A sink that cannot write them says so once and never raises for it:
+        training goes on."""
 
     def say(self, text: str) -> None:
         """One line for people."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write what is left; may be called twice. Raises `TrackError` if metrics are lost."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Gt
 
 from agentrl.core.registry import register
+from agentrl.track.trajectories import EpisodeRecord
 
 if TYPE_CHECKING:
     from rich.console import Console as Terminal
@@ -63,9 +64,10 @@ class Console:
         """Say what runs and where it writes; begin the bar if this is a terminal."""
         self._total = total_steps
         self._first = None
-        self.say(f"{name}: {total_steps} steps, writing to {folder}")
+        after = f" after step {resumed}" if resumed else ""
+        self.say(f"{name}: {total_steps} steps{after}, writing to {folder}")
         if self._screen().is_terminal:
-            self._begin_bar(name)
+            self._begin_bar(name, resumed)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show the step."""
@@ -87,6 +89,9 @@ class Console:
         if self._first is None:
             self._first = step, time.monotonic()
 
+    def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None:
+        """A bar has no room for episodes."""
+
     def say(self, text: str) -> None:
         """One line, above the bar where there is one."""
         self._screen().print(text, markup=False, highlight=False, soft_wrap=True)
@@ -105,7 +110,7 @@ class Console:
             self._terminal = Terminal()
         return self._terminal
 
-    def _begin_bar(self, name: str) -> None:
+    def _begin_bar(self, name: str, done: int) -> None:
         from rich.console import Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -114,7 +119,7 @@ class Console:
 
         columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=None))
         self._bar = Progress(*columns, MofNCompleteColumn(), Elapsed(), expand=True)
-        self._task = self._bar.add_task(name, total=self._total)
+        self._task = self._bar.add_task(name, total=self._total, completed=done)
         self._numbers = Text("", overflow="ellipsis", no_wrap=True, style="dim")
         # Two redraws a second: the bar must not take time from the training that it shows.
         self._live = Live(

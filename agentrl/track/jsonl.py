@@ -10,14 +10,15 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from agentrl.core.errors import DataError
 from agentrl.core.registry import register
 from agentrl.core.types import Json
+from agentrl.track.appender import Appender
+from agentrl.track.trajectories import EpisodeRecord
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -27,41 +28,49 @@ logger = logging.getLogger(__name__)
 @register("track", "jsonl")
 @dataclass(kw_only=True)
 class JsonLines:
-    """Appends `{"step", "seconds", ...metrics}` to metrics.jsonl and flushes each line.
+    """Appends `{"step", "seconds", ...metrics}` to metrics.jsonl; each line is written at once.
 
-    `seconds` counts from `open`; a NaN or an infinity is written as null.
+    `seconds` counts from the first `open`, pauses between a stop and a resume left out; a NaN or an
+    infinity is written as null. Lines that a full disk refuses wait in memory and are tried again
+    at each step; `close` raises `TrackError` if some are still not written.
     """
 
     def __post_init__(self) -> None:
-        self._file: TextIO | None = None
-        self._opened = 0.0
+        self._file: Appender | None = None
+        self._began = 0.0
 
     def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
-        """Go on after the line of step `resumed` of the folder's file, or begin it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        _drop_torn_tail(folder / METRICS_FILE)
+        """Begin the folder's file, or go on after step `resumed`; later lines are dropped."""
         cut_back(folder, resumed)
-        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
-        self._opened = time.monotonic()
+        last = read_metrics(folder)[-1:]
+        before = last[0].get("seconds") if last else None
+        self._began = time.monotonic() - (before if isinstance(before, float | int) else 0.0)
+        self._file = Appender(folder / METRICS_FILE)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write one line. Raises `DataError` before `open` and after `close`."""
         if self._file is None:
             raise DataError(f"metrics of step {step} came while no file is open: call open() first")
-        seconds = round(time.monotonic() - self._opened, 3)
-        line: dict[str, Json] = {"step": step, "seconds": seconds}
+        line: dict[str, Json] = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
         line |= {key: finite(value) for key, value in metrics.items()}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.write(to_line(line))
+
+    def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None:
+        """Episodes stand in files of their own (`trajectories/`)."""
 
     def say(self, text: str) -> None:
         """Lines for people are not metrics."""
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file; may be called twice. Raises `TrackError` for lines that are lost."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+def to_line(value: Mapping[str, Json]) -> bytes:
+    """One line of a JSON-lines file."""
+    return (json.dumps(value, allow_nan=False) + "\n").encode()
 
 
 def finite(value: float | None) -> float | None:
@@ -73,8 +82,8 @@ def append_line(path: Path, line: Mapping[str, Json]) -> None:
     """Add one object to a JSON-lines file, made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_tail(path)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
+    with path.open("ab") as file:
+        file.write(to_line(line))
 
 
 def write_lines(path: Path, lines: Sequence[Mapping[str, Json]]) -> None:
@@ -102,7 +111,7 @@ def read_lines(path: Path) -> list[dict[str, Json]]:
         return []
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     lines: list[dict[str, Json]] = []
-    for number, text in enumerate(whole.splitlines(), start=1):
+    for number, text in enumerate(whole.split("\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -126,12 +135,40 @@ def cut_back(folder: Path, step: int) -> int:
     Returns:
         How many lines were dropped.
     """
-    path = folder / METRICS_FILE
-    lines = read_metrics(folder)
-    kept = [line for line in lines if isinstance(at := line.get("step"), int) and at <= step]
+    return cut_lines(folder / METRICS_FILE, lambda line: _step_of(line) <= step)
+
+
+def cut_lines(path: Path, keep: Callable[[Mapping[str, Json]], bool]) -> int:
+    """Drop the lines of a JSON-lines file that are not to be kept, and a torn last one.
+
+    What is kept stays as it was, byte for byte; the file is replaced whole or not at all.
+
+    Returns:
+        How many whole lines were dropped.
+
+    Raises:
+        DataError: as `read_lines`.
+    """
+    if not path.exists():
+        return 0
+    _drop_torn_tail(path)
+    texts = [text for text in path.read_text(encoding="utf-8").split("\n") if text.strip()]
+    lines = read_lines(path)
+    kept = [text for text, line in zip(texts, lines, strict=True) if keep(line)]
     if len(kept) < len(lines):
-        write_lines(path, kept)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write("".join(f"{text}\n" for text in kept))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
     return len(lines) - len(kept)
+
+
+def _step_of(line: Mapping[str, Json]) -> float:
+    """The line's step; a line without one belongs to no step that is kept."""
+    step = line.get("step")
+    return step if isinstance(step, int) else math.inf
 
 
 def _drop_torn_tail(path: Path) -> None:

@@ -74,7 +74,8 @@ def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> 
             resumed=point,
         )
         if share.rank == 0:
-            closing.callback(_close_sinks, config)
+            for sink in config.track:
+                closing.callback(sink.close)
         if point is not None:
             run.remember(read_progress(point))
         if share.rank == 0:
@@ -87,11 +88,6 @@ def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> 
         closing.callback(lambda: loop.run(config.engine.close()))
         loop.run(config.engine.start(stage.policy))
         yield run
-
-
-def _close_sinks(config: Config) -> None:
-    for sink in config.track:
-        sink.close()
 
 
 def _checkpoints(config: Config, folder: Path) -> Checkpoints:

@@ -234,3 +234,18 @@ def _optional(
 ) -> torch.Tensor | None:
     present = [values for values in lists if values is not None]
     return padded(present, torch.float32).to(device) if len(present) == len(lists) else None
+
+
+def turn_advantages(
+    groups: Sequence[Group], rows: Sequence[TrainRow]
+) -> dict[tuple[int, int], list[list[float]]]:
+    """Advantages `[turn][sampled token]` by (group, trajectory), 0 where not trained."""
+    found: dict[tuple[int, int], list[list[float]]] = {}
+    for item in rows:
+        row = item.row
+        turns = groups[row.group].trajectories[row.trajectory].turns
+        values = found.setdefault(item.key, [[] for _ in turns])
+        for t, k in enumerate(row.turn_of):
+            if k >= 0:
+                values[k].append(item.advantages.values[t])
+    return found

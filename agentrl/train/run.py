@@ -31,12 +31,12 @@ from agentrl.rollout.agents import EngineAgent
 from agentrl.rollout.fold import fold
 from agentrl.rollout.share import Solo
 from agentrl.track.jsonl import finite
-from agentrl.track.trajectories import record, write_episodes
+from agentrl.track.trajectories import EpisodeRecord, record, write_episodes
 from agentrl.train.checkpoint import Checkpoints
 from agentrl.train.objective import Objective
 from agentrl.train.optim import build_optimiser, learning_rate, set_learning_rate
 from agentrl.train.outbox import Outbox
-from agentrl.train.prepare import TrainRow
+from agentrl.train.prepare import TrainRow, turn_advantages
 from agentrl.train.resume import TRAINER, Progress, part_states, restore_parts
 from agentrl.train.sync import push
 from agentrl.train.trainable import load_trainable, save_trainable
@@ -291,10 +291,11 @@ class Run:
     ) -> None:
         """Metrics to the sinks, episodes to the run folder."""
         metrics = {key: value.mean for key, value in parts.items()}
+        episodes = self._write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
         for sink in self.config.track if self.is_first else ():
+            sink.episodes(step, episodes)
             sink.log(step, metrics)
         self._warn_once(step, groups, parts.get("episodes/unscored", Sum(0.0)).total)
-        self._write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
 
     def _warn_once(self, step: int, groups: Sequence[Group], unscored: float) -> None:
         """Say what is easily overlooked, the first time that it happens."""
@@ -451,7 +452,7 @@ class Run:
         step: int,
         groups: Sequence[Group],
         rows: Sequence[TrainRow] = (),
-    ) -> None:
+    ) -> list[EpisodeRecord]:
         tokenizer = self.stage.policy.tokenizer
 
         @lru_cache(maxsize=65536)
@@ -477,21 +478,7 @@ class Run:
         name += "" if self.is_first else f".rank{self.config.parallel.rank}"
         path = self.folder / "trajectories" / f"{name}.parquet"
         self.outbox.write(path.name, partial(write_episodes, path, episodes))
-
-
-def turn_advantages(
-    groups: Sequence[Group], rows: Sequence[TrainRow]
-) -> dict[tuple[int, int], list[list[float]]]:
-    """Advantages `[turn][sampled token]` by (group, trajectory), 0 where not trained."""
-    found: dict[tuple[int, int], list[list[float]]] = {}
-    for item in rows:
-        row = item.row
-        turns = groups[row.group].trajectories[row.trajectory].turns
-        values = found.setdefault(item.key, [[] for _ in turns])
-        for t, k in enumerate(row.turn_of):
-            if k >= 0:
-                values[k].append(item.advantages.values[t])
-    return found
+        return episodes
 
 
 def commonest_failure(groups: Sequence[Group]) -> str:

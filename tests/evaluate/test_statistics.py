@@ -13,6 +13,7 @@ from agentrl.evaluate.statistics import (
     MARKDOWN_HEADER,
     EvalResult,
     append_eval,
+    cut_evals,
     pass_at_k,
     read_evals,
     summarise,
@@ -186,3 +187,15 @@ def test_a_markdown_row_has_the_columns_of_its_header() -> None:
     header, rule = MARKDOWN_HEADER.splitlines()
     assert row.replace("\\|", "").count("|") == header.count("|") == rule.count("|")
     assert row.startswith("| a\\|b | test | 33.3 % | 9.7 % to 70.0 % | 2 of 6 |")
+
+
+def test_evaluations_after_the_checkpoint_are_cut_back(tmp_path: Path) -> None:
+    groups = [group(episode(Words(), task(1), seed=1))]
+    for name, step in (("sft", 0), ("step", 10), ("step", 20), ("step", 30), ("final", 20)):
+        append_eval(tmp_path, summarise(name, groups, step=step, split="dev", seconds=1.0))
+    before = (tmp_path / "evals.jsonl").read_text().splitlines()
+    cut_evals(tmp_path, 20)
+    assert [(e.name, e.step) for e in read_evals(tmp_path)] == [
+        ("sft", 0), ("step", 10), ("step", 20),
+    ]  # fmt: skip
+    assert (tmp_path / "evals.jsonl").read_text().splitlines() == before[:3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from agentrl.core.config import Config
 from agentrl.core.errors import CheckpointError, ConfigError
 from agentrl.core.types import Json, Task
 from agentrl.track.jsonl import read_metrics
+from agentrl.track.trajectories import EpisodeRecord
 from agentrl.train.checkpoint import Checkpoints, verify
 from agentrl.train.loop import train
 from support.same import differences
@@ -36,6 +37,8 @@ class StopAt:
     step: int
 
     def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None: ...
+
+    def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None: ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if step == self.step:

@@ -224,6 +224,15 @@ def _loaded(
 ) -> LoadedPolicy:
     module.to(device).eval()  # type: ignore[arg-type]
     _without_dropout(module)
+    return policy_of(module, tokenizer, folder)
+
+
+def policy_of(
+    module: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path | None = None,
+) -> LoadedPolicy:
+    """A module that is loaded already, as a policy; nothing of it is changed."""
     config = module.config.get_text_config()
     ends = getattr(module, "generation_config", GenerationConfig()).eos_token_id
     listed = ends if isinstance(ends, list) else [ends]

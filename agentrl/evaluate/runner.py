@@ -95,6 +95,13 @@ async def build_stage(
         device=config.run.device,
         tokenizer=tokenizer,
     )
+    return stage_for(config, policy, share)
+
+
+def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) -> Stage:
+    """Make a loaded policy ready to play; `share` is as in `build_stage`."""
+    actions = config.actions or registry.find("actions", config.env.actions)()
+    runner = runner_for(config.env, config.rollout.runner)
     renderer = build_renderer(config.renderer, policy.tokenizer, policy.stop_ids)
     limit = config.rollout.max_context or policy.context_length
     rules = Rules(

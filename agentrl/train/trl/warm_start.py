@@ -1,4 +1,4 @@
-"""Every use of TRL: supervised fine-tuning on demonstrations by `SFTTrainer`."""
+"""Supervised fine-tuning on demonstrations by TRL's `SFTTrainer`."""
 
 from __future__ import annotations
 

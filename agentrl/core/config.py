@@ -120,6 +120,28 @@ class Rollout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thinking:
+    """Replies that reason before they act; the action is looked for behind the reasoning."""
+
+    budget: Count = 256
+    """Tokens of one reply after which reasoning that still goes on is ended (1 or more). The tokens
+    that end it are not sampled and not trained."""
+    opening: str = "<think>"
+    """The text that begins the reasoning; the chat template may have written it already."""
+    closing: str = "</think>"
+    """The text that ends it."""
+    ending: str = "\n</think>\n\n"
+    """What is written where the budget ends it; holds `closing`."""
+
+    def __post_init__(self) -> None:
+        if not self.opening or not self.closing or self.closing not in self.ending:
+            raise ConfigError(
+                "thinking: expected an opening, a closing, and an ending that holds the closing "
+                f"(got {self.opening!r}, {self.closing!r}, {self.ending!r})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sft:
     """A warm start: supervised fine-tuning on the expert's episodes, before the first step."""
 
@@ -248,6 +270,8 @@ class Config:
     """What samples the replies."""
     sampling: Sampling = field(default_factory=Sampling)
     """How replies are sampled while training."""
+    thinking: Thinking | None = None
+    """Reasoning before the action, with a budget; `none` takes the whole reply as the action's."""
     rollout: Rollout = field(default_factory=Rollout)
     """How episodes are collected, and when they are cut off."""
     strategy: Annotated[protocols.Strategy, Slot("strategy")] = field(
@@ -331,6 +355,11 @@ class Config:
 
     def _check_lengths(self) -> None:
         limit, reply = self.rollout.max_context, self.sampling.max_tokens
+        if self.thinking is not None and self.thinking.budget >= reply:
+            raise ConfigError(
+                f"thinking.budget: must be below sampling.max_tokens={reply}, to leave room for "
+                f"the action (got {self.thinking.budget})"
+            )
         positions = (
             None if isinstance(self.model, str) else self.model.get("max_position_embeddings")
         )

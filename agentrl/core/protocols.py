@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_
 from agentrl.core.types import (
     Action,
     AdvantageOut,
-    Finish,
     Fork,
     Group,
     Image,
@@ -33,6 +32,12 @@ from agentrl.core.types import (
     Task,
     Trajectory,
 )
+from agentrl.core.types import Completion as Completion
+from agentrl.core.types import SamplingParams as SamplingParams
+from agentrl.core.wording import ActionFormat as ActionFormat
+from agentrl.core.wording import ContextPolicy as ContextPolicy
+from agentrl.core.wording import Renderer as Renderer
+from agentrl.core.wording import ToolFormat as ToolFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,30 +104,6 @@ def abilities(env: Env) -> frozenset[str]:
     return frozenset(name for name in ABILITIES if callable(getattr(env, name, None)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
-    """How one turn is sampled. Temperature only: logprobs are of the tempered distribution.
-
-    `seed` and the position of a token decide its random number, whatever else is in the batch.
-    """
-
-    temperature: float = 1.0
-    max_tokens: int = 32
-    stop_ids: frozenset[int] = frozenset()
-    seed: int = 0
-    greedy: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """What an engine sampled: `ids[A]`, their tempered `logprobs[A]`, runs of (version, count)."""
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish: Finish
-    versions: tuple[tuple[int, int], ...] = ()
-
-
 class Policy(Protocol):
     """The model that a run trains, as engines and backends see it."""
 
@@ -187,55 +168,6 @@ class EnvHandle(Protocol):
     """An open env, as its runner knows it."""
 
     template: Env
-
-
-class ActionFormat(Protocol):
-    """Between the model's message and the env's action."""
-
-    @property
-    def system(self) -> str:
-        """A system message that opens every episode; empty for none."""
-        ...
-
-    def parse(self, text: str) -> Action | None:
-        """The canonical action, or None if the message holds none. Never evaluates or raises."""
-        ...
-
-    def write(self, action: Action) -> str:
-        """The message that `parse` reads back as `action` (for demonstrations)."""
-        ...
-
-    def hint(self) -> str:
-        """What to tell a model whose message did not parse."""
-        ...
-
-
-class ContextPolicy(Protocol):
-    """Which messages the model is shown. Whatever rewrites history opens a new row."""
-
-    def __call__(self, messages: Sequence[Message]) -> list[Message]: ...
-
-
-class Renderer(Protocol):
-    """Messages to token ids, once, and only by appending where the template allows it."""
-
-    stop_ids: frozenset[int]
-
-    def prompt(self, messages: Sequence[Message], after: Sequence[int] = ()) -> tuple[int, ...]:
-        """Ids that end where the model's reply begins.
-
-        `after` is the row so far (last prompt and the sampled ids). The result begins with `after`
-        whenever the messages continue it; otherwise it is a fresh rendering, which opens a new row.
-        """
-        ...
-
-    def reply(self, text: str) -> tuple[int, ...]:
-        """The tokens of a written reply, end of turn included (demonstrations only)."""
-        ...
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The reply that sampled ids say, without the end of turn."""
-        ...
 
 
 class Agent(Protocol):

@@ -126,11 +126,46 @@ class Failure:
     error: str
 
 
+class Forced(NamedTuple):
+    """Tokens that were put into a reply without being sampled: `ids` before its action token `at`
+    (behind the last one if `at` is their number)."""
+
+    at: int
+    ids: tuple[int, ...]
+
+
 class Fork(NamedTuple):
     """Where a branch leaves its parent: it inherits the first `turn` turns of `trajectory`."""
 
     trajectory: int
     turn: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one turn is sampled. Temperature only: logprobs are of the tempered distribution.
+
+    `seed` and the position of a token decide its random number, whatever else is in the batch.
+    """
+
+    temperature: float = 1.0
+    max_tokens: int = 32
+    stop_ids: frozenset[int] = frozenset()
+    seed: int = 0
+    greedy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine sampled: `ids[A]`, their tempered `logprobs[A]`, runs of (version, count).
+
+    `forced` are tokens that an agent put between two calls of its engine."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+    versions: tuple[tuple[int, int], ...] = ()
+    forced: Forced | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +175,8 @@ class Turn:
     `prompt_ids[L]`, `action_ids[A]` and `sampler_logprobs[A]` are stored as they came;
     `versions` are runs of (weight version, count) that sum to A; `row` counts the trajectory's
     rows; `reward` is the env's, `score` a reward's own for this turn; `images` are content hashes.
+    `forced` are tokens inside the reply that the model saw but did not sample (the end of its
+    thinking, when that was cut short): they are no action ids, and are masked.
     """
 
     prompt_ids: tuple[int, ...]
@@ -154,6 +191,7 @@ class Turn:
     action: Action | None = None
     invalid: bool = False
     finish: Finish = Finish.EOS
+    forced: Forced | None = None
 
     def __post_init__(self) -> None:
         count = len(self.action_ids)
@@ -166,6 +204,21 @@ class Turn:
             raise DataError(
                 f"a turn's versions {self.versions} must sum to its {count} sampled tokens"
             )
+        if self.forced is not None and not 0 <= self.forced.at <= count:
+            raise DataError(
+                f"a turn forces tokens before its action token {self.forced.at}, but has {count}"
+            )
+
+    @property
+    def reply_ids(self) -> tuple[int, ...]:
+        """The whole reply: the action ids, with forced tokens in their place."""
+        return with_forced(self.action_ids, self.forced)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where in `reply_ids` each action id stands."""
+        at, length = (self.forced.at, len(self.forced.ids)) if self.forced else (0, 0)
+        return tuple(a + length * (a >= at) for a in range(len(self.action_ids)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +399,11 @@ class Sum:
     def mean(self) -> float:
         """`total / weight`, NaN where nothing was counted."""
         return self.total / self.weight if self.weight else math.nan
+
+
+def with_forced(ids: tuple[int, ...], forced: Forced | None) -> tuple[int, ...]:
+    """The sampled ids with forced tokens in their place."""
+    return ids if forced is None else (*ids[: forced.at], *forced.ids, *ids[forced.at :])
 
 
 Metrics = Mapping[str, Sum]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from agentrl.core import registry
 from agentrl.core.config import Config, load_config
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Share, abilities
-from agentrl.core.types import Group, Split, Task
+from agentrl.core.types import Group, Split, Task, Trajectory
 from agentrl.engines.policy import LoadedPolicy, load_policy, load_tokenizer
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.statistics import MARKDOWN_HEADER, EvalResult, summarise
@@ -21,9 +21,11 @@ from agentrl.rollout.agents import EngineAgent, ExpertAgent, RandomAgent
 from agentrl.rollout.corpus import corpus
 from agentrl.rollout.episode import Rules, Table
 from agentrl.rollout.lockstep import Lockstep
+from agentrl.rollout.rewrites import first_rewrite
 from agentrl.rollout.runners import runner_for
 from agentrl.rollout.share import Solo
 from agentrl.rollout.worker import Worker
+from agentrl.text.context import Full
 from agentrl.text.renderer import build_renderer
 from agentrl.text.tokenizer import train_bpe
 
@@ -42,6 +44,14 @@ class Stage:
         """The action format in use."""
         return self.worker.table.actions
 
+    def first_rewrite(self, episodes: Iterable[Trajectory]) -> str | None:
+        """What to say of a template or context policy that rewrites history; None if none does."""
+        return first_rewrite(
+            episodes,
+            lambda ids: str(self.policy.tokenizer.decode(ids)),
+            is_full=isinstance(self.config.context, Full),
+        )
+
     def engine_agent(self) -> EngineAgent:
         """The policy in its seat, sampled at the training temperature."""
         return EngineAgent(
@@ -50,15 +60,20 @@ class Stage:
             temperature=self.config.sampling.temperature,
             timeout_s=self.config.rollout.engine_timeout_s,
             lockstep=Lockstep() if self.config.run.deterministic else None,
+            thinking=self.config.thinking,
         )
 
     def expert(self) -> ExpertAgent:
         """The env's expert."""
-        return ExpertAgent(renderer=self.renderer, actions=self.actions)
+        return ExpertAgent(
+            renderer=self.renderer, actions=self.actions, thinking=self.config.thinking
+        )
 
     def random(self) -> RandomAgent:
         """A random player."""
-        return RandomAgent(renderer=self.renderer, actions=self.actions)
+        return RandomAgent(
+            renderer=self.renderer, actions=self.actions, thinking=self.config.thinking
+        )
 
 
 async def build_stage(
@@ -111,6 +126,7 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         deadline_s=config.rollout.deadline_s,
         env_timeout_s=config.rollout.env_timeout_s,
         on_invalid=config.rollout.on_invalid,
+        thinking=config.thinking,
     )
     worker = Worker(
         env=config.env,

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from random import Random
 
+from agentrl.core.config import Thinking
 from agentrl.core.errors import ConfigError, DeadlineError, EngineError, EnvError
 from agentrl.core.protocols import (
     ActionFormat,
@@ -21,16 +22,22 @@ from agentrl.core.protocols import (
     Seat,
     abilities,
 )
+from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Action, Finish
-from agentrl.rollout.episode import as_action
+from agentrl.rollout.episode import as_action, as_completion
 from agentrl.rollout.lockstep import Lockstep
+from agentrl.rollout.thinking import is_thinking, joined
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineAgent:
-    """Samples from an engine, with a deadline; in lockstep if asked to."""
+    """Samples from an engine, with a deadline; in lockstep if asked to.
+
+    With a think budget it samples that many tokens first; reasoning that has not ended by then is
+    ended by tokens that were not sampled (`Completion.forced`), and the engine goes on behind them.
+    """
 
     engine: Engine
     renderer: Renderer
@@ -38,14 +45,34 @@ class EngineAgent:
     timeout_s: float
     greedy: bool = False
     lockstep: Lockstep | None = None
+    thinking: Thinking | None = None
 
     async def act(self, seat: Seat) -> Completion:
         """Sample one turn. Raises `EngineError`, or `DeadlineError` when the engine is late."""
+        if self.thinking is None or self.thinking.budget >= seat.max_tokens:
+            return await self._sample(seat, seat.prompt_ids, seat.max_tokens, seat.seed)
+        budget = self.thinking.budget
+        thought = as_completion(await self._sample(seat, seat.prompt_ids, budget, seat.seed))
+        if thought.finish is not Finish.LENGTH or len(thought.ids) < budget:
+            return thought
+        ending: tuple[int, ...] = ()
+        if is_thinking(self.thinking, self.renderer, seat.prompt_ids, thought.ids):
+            ending = self.renderer.encode(self.thinking.ending)
+        room = seat.max_tokens - len(thought.ids) - len(ending)
+        if room < 1:
+            return thought
+        prompt_ids = seat.prompt_ids + thought.ids + ending
+        rest = await self._sample(seat, prompt_ids, room, derive_seed(seat.seed, "answer"))
+        return joined(thought, ending, as_completion(rest))
+
+    async def _sample(
+        self, seat: Seat, prompt_ids: tuple[int, ...], max_tokens: int, seed: int
+    ) -> Completion:
         params = SamplingParams(
             temperature=self.temperature,
-            max_tokens=seat.max_tokens,
+            max_tokens=max_tokens,
             stop_ids=self.renderer.stop_ids,
-            seed=seat.seed,
+            seed=seed,
             greedy=self.greedy,
         )
         if self.lockstep is not None:
@@ -53,7 +80,7 @@ class EngineAgent:
         try:
             async with asyncio.timeout(self.timeout_s) as deadline:
                 return await self.engine.generate(
-                    seat.prompt_ids,
+                    prompt_ids,
                     params,
                     episode=seat.episode,
                     group=seat.group,
@@ -91,6 +118,7 @@ class ExpertAgent:
 
     renderer: Renderer
     actions: ActionFormat
+    thinking: Thinking | None = None
 
     async def act(self, seat: Seat) -> Completion:
         """The expert's action as tokens; logprobs are 0, since nothing was sampled."""
@@ -100,7 +128,7 @@ class ExpertAgent:
                 "demonstrations and the expert ceiling need; use sft=none eval.baselines=false"
             )
         action = as_action(await _ask(seat, "expert_action"))
-        return written(action, self.renderer, self.actions, seat.max_tokens)
+        return written(action, seat, self.renderer, self.actions, self.thinking)
 
     async def end(self, episode: int) -> None:
         """Nothing to free."""
@@ -112,6 +140,7 @@ class RandomAgent:
 
     renderer: Renderer
     actions: ActionFormat
+    thinking: Thinking | None = None
 
     async def act(self, seat: Seat) -> Completion:
         """A random legal action as tokens."""
@@ -124,7 +153,7 @@ class RandomAgent:
         if not isinstance(legal, list) or not legal:
             raise EnvError(f"expected a list of actions from legal_actions(), got {legal!r:.200}")
         action = as_action(Random(seat.seed).choice(legal))
-        return written(action, self.renderer, self.actions, seat.max_tokens)
+        return written(action, seat, self.renderer, self.actions, self.thinking)
 
     async def end(self, episode: int) -> None:
         """Nothing to free."""
@@ -139,10 +168,18 @@ async def _ask(seat: Seat, verb: str) -> object:
 
 
 def written(
-    action: Action, renderer: Renderer, actions: ActionFormat, max_tokens: int
+    action: Action,
+    seat: Seat,
+    renderer: Renderer,
+    actions: ActionFormat,
+    thinking: Thinking | None = None,
 ) -> Completion:
-    """A written action as a completion; cut off where a sampled one would be."""
-    ids = renderer.reply(actions.write(action))
-    finish = Finish.EOS if len(ids) <= max_tokens else Finish.LENGTH
-    ids = ids[:max_tokens]
+    """A written action as a completion; cut off where a sampled one would be. Where the prompt has
+    begun to reason, that is ended first."""
+    text = actions.write(action)
+    if thinking is not None and is_thinking(thinking, renderer, seat.prompt_ids, ()):
+        text = thinking.ending + text
+    ids = renderer.reply(text)
+    finish = Finish.EOS if len(ids) <= seat.max_tokens else Finish.LENGTH
+    ids = ids[: seat.max_tokens]
     return Completion(ids=ids, logprobs=(0.0,) * len(ids), finish=finish)

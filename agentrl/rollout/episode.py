@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, SupportsFloat
 
+from agentrl.core.config import Thinking
 from agentrl.core.errors import DeadlineError, EngineError, EnvError
 from agentrl.core.protocols import (
     ActionFormat,
@@ -23,6 +24,7 @@ from agentrl.core.protocols import (
     Renderer,
     Runner,
     Seat,
+    ToolFormat,
     abilities,
 )
 from agentrl.core.seeds import derive_seed
@@ -31,16 +33,21 @@ from agentrl.core.types import (
     Failure,
     Fork,
     Image,
+    Json,
     Message,
     Observation,
+    Role,
     Start,
     Step,
     Stop,
     Task,
     Trajectory,
     Turn,
+    with_forced,
 )
 from agentrl.rollout.fold import continues
+from agentrl.rollout.thinking import answer_in
+from agentrl.text.calls import as_tools
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,8 @@ class Rules:
     env_timeout_s: float | None = None
     on_invalid: Literal["tell", "pass", "end"] = "tell"
     state_keys: bool = False
+    thinking: Thinking | None = None
+    """How replies reason before they act; the action is looked for behind that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +94,10 @@ class Episode:
     """For a branch: its parent and where it leaves it. The env is brought there by replay."""
 
     messages: list[Message] = field(default_factory=list)
+    tools: tuple[Mapping[str, Json], ...] = ()
+    """What the chat template lists; empty where the system message does."""
+    schemas: tuple[Mapping[str, Json], ...] = ()
+    """The env's tools for this task."""
     turns: list[Turn] = field(default_factory=list)
     pixels: dict[str, Image] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -147,8 +160,9 @@ class Episode:
                     "lead to the cell that was archived"
                 )
             observation = as_observation(step.observation)
-        if self.table.actions.system:
-            self.messages.append(Message(role="system", text=self.table.actions.system))
+        system = "\n\n".join(filter(None, (self.table.actions.system, await self._list_tools())))
+        if system:
+            self.messages.append(Message(role="system", text=system))
         self._hear(observation)
         if self.fork is not None:
             parent, fork = self.fork
@@ -157,11 +171,35 @@ class Episode:
             for turn in parent.turns[fork.turn : fork.turn + 1]:
                 self._expect(turn, self._prompt(self._shown()))
 
+    async def _list_tools(self) -> str:
+        """Ask the env for its tools if replies can call them; what the system message says."""
+        actions = self.table.actions
+        if not isinstance(actions, ToolFormat) or "tools" not in abilities(self.env.template):
+            return ""
+        self.schemas = as_tools(await self._call("tools", self.task))
+        if actions.tools_in == "auto" and self.table.renderer.takes_tools:
+            self.tools = self.schemas
+            return ""
+        return actions.describe(self.schemas) if self.schemas else ""
+
+    def _read(self, prompt_ids: tuple[int, ...], ids: tuple[int, ...]) -> tuple[str, Action | None]:
+        """Note a reply as a message. Its text, and the action that it holds."""
+        text = self.table.renderer.text(ids)
+        self.messages.append(Message(role="assistant", text=text, ids=ids))
+        said: str | None = text
+        if self.table.rules.thinking is not None:
+            said = answer_in(self.table.rules.thinking, self.table.renderer, prompt_ids, ids)
+        if said is None:
+            return text, None
+        actions = self.table.actions
+        if isinstance(actions, ToolFormat):
+            return text, actions.calls(said, self.schemas)
+        return text, actions.parse(said)
+
     async def _replay(self, turn: Turn) -> None:
         """Take an inherited turn again: the env must answer as it answered the parent."""
         self._expect(turn, self._prompt(self._shown()))
-        text = self.table.renderer.text(turn.action_ids)
-        self.messages.append(Message(role="assistant", text=text, ids=turn.action_ids))
+        _, parsed = self._read(turn.prompt_ids, turn.reply_ids)
         step = Step(observation=self.table.actions.hint())
         if turn.action is not None:
             step = as_step(await self._call("step", turn.action))
@@ -169,7 +207,7 @@ class Episode:
             raise self._diverged(len(self.turns))
         self.turns.append(turn)
         self._note(step)
-        self._hear(as_observation(step.observation))
+        self._hear(as_observation(step.observation), parsed)
 
     def _expect(self, turn: Turn, prompt_ids: tuple[int, ...]) -> None:
         if prompt_ids != turn.prompt_ids:
@@ -187,7 +225,17 @@ class Episode:
 
     def _prompt(self, shown: Sequence[Message]) -> tuple[int, ...]:
         last = self.turns[-1] if self.turns else None
-        return self.table.renderer.prompt(shown, last.prompt_ids + last.action_ids if last else ())
+        after = last.prompt_ids + last.reply_ids if last else ()
+        return self.table.renderer.prompt(shown, after, self.tools)
+
+    def _is_same_row(self, prompt_ids: tuple[int, ...], shown: Sequence[Message]) -> bool:
+        """Whether the prompt continues the row so far, and shows its pictures and the new ones."""
+        if not self.turns or not continues(self.turns[-1], prompt_ids):
+            return False
+        row = self.turns[-1].row
+        so_far = [name for turn in self.turns if turn.row == row for name in turn.images]
+        new = images_of(since_reply(shown))
+        return [image.hash for image in images_of(shown)] == [*so_far, *(i.hash for i in new)]
 
     async def _turns(self) -> Stop:
         rules = self.table.rules
@@ -200,11 +248,11 @@ class Episode:
                 if last is None:
                     self.metrics["prompt_too_long"] = 1.0
                 return Stop.MAX_TOKENS
-            is_same_row = continues(last, prompt_ids)
+            is_same_row = self._is_same_row(prompt_ids, shown)
             seen = Seen(
                 prompt_ids=prompt_ids,
                 row=(0 if last is None else last.row) + (not is_same_row and last is not None),
-                images=images_of(since_reply(self.messages) if is_same_row else shown),
+                images=images_of(since_reply(shown) if is_same_row else shown),
                 state_key=await self._state_key(),
             )
             completion = await self._act(prompt_ids, shown, min(rules.max_tokens, room))
@@ -236,10 +284,9 @@ class Episode:
     async def _answer(self, seen: Seen, completion: Completion) -> Stop | None:
         """Parse the reply, step the env, record the turn; a stop if the episode is over."""
         rules = self.table.rules
-        text = self.table.renderer.text(completion.ids)
-        self.messages.append(Message(role="assistant", text=text, ids=completion.ids))
-        action = self.table.actions.parse(text)
-        is_invalid = action is None
+        ids = with_forced(completion.ids, completion.forced)
+        text, parsed = self._read(seen.prompt_ids, ids)
+        action, is_invalid = parsed, parsed is None
         if action is None and rules.on_invalid == "pass":
             action = text
         if action is not None:
@@ -260,6 +307,7 @@ class Episode:
                 action=action,
                 invalid=is_invalid,
                 finish=completion.finish,
+                forced=completion.forced,
             )
         )
         self._note(step)
@@ -275,7 +323,7 @@ class Episode:
             return Stop.DONE
         if step.truncated:
             return Stop.MAX_TURNS
-        self._hear(as_observation(step.observation))
+        self._hear(as_observation(step.observation), parsed)
         return None
 
     def _note(self, step: Step) -> None:
@@ -290,10 +338,13 @@ class Episode:
                 raise EnvError(f"expected numbers in info['metrics'], got {name}={value!r:.200}")
             self.metrics[str(name)] = float(value)
 
-    def _hear(self, observation: Observation) -> None:
+    def _hear(self, observation: Observation, after: Action | None = None) -> None:
+        """What the env says; behind a call, a plain observation is what the tool answered."""
         heard = observation.messages
+        is_answer = after is not None and isinstance(self.table.actions, ToolFormat)
+        role: Role = "tool" if is_answer else "user"
         if heard is None:
-            heard = (Message(role="user", text=observation.text, images=observation.images),)
+            heard = (Message(role=role, text=observation.text, images=observation.images),)
         self.messages.extend(heard)
         self.pixels.update((image.hash, image) for image in images_of(heard))
 

@@ -2,6 +2,7 @@
 
 A turn whose prompt extends the row so far exactly is folded into it; any other prompt opened a new
 row. A rewritten or shortened history is therefore never trained on tokens that were not seen.
+`rewrites.py` says where that happened, and to whose words.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from agentrl.core.types import Group, Row, Trajectory, Turn
 
 
 def continues(last: Turn | None, prompt_ids: Sequence[int]) -> bool:
-    """Whether `prompt_ids` begins with the last turn's prompt and sampled tokens."""
+    """Whether `prompt_ids` begins with the last turn's prompt and reply."""
     if last is None:
         return False
-    seen = len(last.prompt_ids)
-    end = seen + len(last.action_ids)
+    seen, reply = len(last.prompt_ids), last.reply_ids
+    end = seen + len(reply)
     return (
         len(prompt_ids) >= end
         and tuple(prompt_ids[:seen]) == last.prompt_ids
-        and tuple(prompt_ids[seen:end]) == last.action_ids
+        and tuple(prompt_ids[seen:end]) == reply
     )
 
 
@@ -53,7 +54,8 @@ def _row(
     turns: list[tuple[int, Turn]], inherited: int, trajectory: int, group: int, temperature: float
 ) -> Row:
     last = turns[-1][1]
-    length = len(last.prompt_ids) + len(last.action_ids)
+    ids = last.prompt_ids + last.reply_ids
+    length = len(ids)
     mask = [False] * length
     shared = [False] * length
     logprobs = [0.0] * length
@@ -68,15 +70,15 @@ def _row(
             )
         first = len(turn.prompt_ids)
         sampled_by = [version for version, count in turn.versions for _ in range(count)]
-        for a, logprob in enumerate(turn.sampler_logprobs):
-            mask[first + a] = True
-            shared[first + a] = k < inherited
-            logprobs[first + a] = logprob
-            turn_of[first + a] = k
-            versions[first + a] = sampled_by[a] if sampled_by else -1
+        for a, place in enumerate(turn.places):
+            mask[first + place] = True
+            shared[first + place] = k < inherited
+            logprobs[first + place] = turn.sampler_logprobs[a]
+            turn_of[first + place] = k
+            versions[first + place] = sampled_by[a] if sampled_by else -1
         previous = turn
     return Row(
-        ids=last.prompt_ids + last.action_ids,
+        ids=ids,
         mask=tuple(mask),
         inherited=tuple(shared),
         sampler_logprobs=tuple(logprobs),

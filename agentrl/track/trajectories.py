@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecord:
-    """A turn and its new tokens: prompt increment, then sampled (`mask` True). The token lists have
-    one length; prompt tokens have no logprob, and none of the tokens an advantage if the episode
-    was not trained on."""
+    """A turn and its new tokens: prompt increment, then the reply (`mask` True where sampled). The
+    token lists have one length; tokens that were not sampled have no logprob, and none of the
+    tokens an advantage if the episode was not trained on."""
 
     row: int
     new_row: bool
@@ -224,17 +224,21 @@ def _turns(
                 "a rewritten history must open a new row"
             )
         added = turn.prompt_ids[len(row) :]
-        row = turn.prompt_ids + turn.action_ids
-        nothing: list[float | None] = [None] * len(added)
-        sampled = len(turn.action_ids)
+        row = turn.prompt_ids + turn.reply_ids
+        places = [len(added) + place for place in turn.places]
+        logprobs: list[float | None] = [None] * (len(added) + len(turn.reply_ids))
+        credit = list(logprobs)
+        for a, place in enumerate(places):
+            logprobs[place] = turn.sampler_logprobs[a]
+            credit[place] = advantages[index][a] if advantages else None
         yield TurnRecord(
             row=turn.row,
             new_row=is_new,
-            pieces=[piece(token) for token in added + turn.action_ids],
-            ids=[*added, *turn.action_ids],
-            mask=[False] * len(added) + [True] * sampled,
-            logprobs=[*nothing, *turn.sampler_logprobs],
-            advantages=[*nothing, *(advantages[index] if advantages else [None] * sampled)],
+            pieces=[piece(token) for token in added + turn.reply_ids],
+            ids=[*added, *turn.reply_ids],
+            mask=[logprob is not None for logprob in logprobs],
+            logprobs=logprobs,
+            advantages=credit,
             action=_canonical(turn.action),
             reward=turn.reward,
             invalid=turn.invalid,

@@ -51,6 +51,9 @@ async def _describe(config: Config, stage: Stage) -> list[str]:
         f"success {episode.success}, reward {episode.score.value if episode.score else None}",
         "",
     ]
+    rewrite = stage.first_rewrite([episode])
+    if rewrite is not None:
+        lines += [rewrite, ""]
     for row in rows:
         lines += [_marked(row, stage), ""]
     return lines + _plan(config, stage, rows)

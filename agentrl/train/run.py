@@ -306,15 +306,11 @@ class Run:
                 "they are not trained on. Metric episodes/unscored counts them from now on",
             )
         episodes = [t for group in groups for t in group.trajectories]
-        for episode in episodes:
-            k = next((k for k, turn in enumerate(episode.turns) if turn.row), None)
-            if k is not None:
-                self._say_once(
-                    "rows",
-                    f"step {step}: turn {k} of task {episode.task.id} opened a new row: the "
-                    "context policy or the template rewrote what came before. Metric rollout/rows "
-                    "counts rows per episode",
-                )
+        rewrite = self.stage.first_rewrite(episodes)
+        if rewrite is not None:
+            self._say_once(
+                "rows", f"step {step}: {rewrite}. Metric rollout/rows counts rows per episode"
+            )
         if any(episode.pixels for episode in episodes):
             self._say_once(
                 "pixels",

@@ -204,9 +204,12 @@ def test_anchors_and_merges_of_yaml_work(tmp_path: Path) -> None:
         (
             "view=windw",
             "view: no context is called 'windw'; did you mean 'window'? "
-            "(known: none, full, window)",
+            "(known: none, full, last_images, summary, window)",
         ),
-        ("view.turns=1", "view: needs the name of a part: view=NAME (known: full, window)"),
+        (
+            "view.turns=1",
+            "view: needs the name of a part: view=NAME (known: full, last_images, summary, window)",
+        ),
         (
             "advantage=none",
             "advantage: needs the name of a part: advantage=NAME "
@@ -215,7 +218,8 @@ def test_anchors_and_merges_of_yaml_work(tmp_path: Path) -> None:
         ("views=full", "views: expected a list such as [a, b] (got 'full')"),
         (
             "views=[ful]",
-            "views.0: no context is called 'ful'; did you mean 'full'? (known: full, window)",
+            "views.0: no context is called 'ful'; did you mean 'full'? "
+            "(known: full, last_images, summary, window)",
         ),
         ("optim=3", "optim: expected a mapping of keys (got 3)"),
         (
@@ -349,13 +353,13 @@ def test_what_a_part_raises_is_told_at_its_key(pair: None) -> None:
         (
             ["renderer=plan"],
             "renderer: no renderer is called 'plan'; did you mean 'plain'? "
-            "(known: auto, plain, template)",
+            "(known: auto, append, plain, template)",
         ),
         (["explore=archive"], "explore: only none can stand here (got 'archive')"),
         (
             ["actions=tagd"],
             "actions: no actions is called 'tagd'; did you mean 'tagged'? "
-            "(known: auto, plain, tagged)",
+            "(known: auto, hermes, llama_json, mistral, plain, qwen_xml, tagged)",
         ),
     ],
 )

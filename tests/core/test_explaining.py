@@ -54,7 +54,8 @@ def test_a_slot_lists_the_parts_that_fill_it() -> None:
     found = [entry.name for entry in explain(Config, "advantage").parts]
     assert found == names("advantage")
     assert {"grpo", "rloo"} <= set(found)
-    assert [entry.name for entry in explain(Config, "renderer").parts] == ["plain", "template"]
+    renderers = [entry.name for entry in explain(Config, "renderer").parts]
+    assert renderers == ["append", "plain", "template"]
 
 
 def test_a_setting_of_a_part_says_whose_it_is() -> None:

@@ -129,6 +129,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     train = add("train", _train)
     train.add_argument("config", metavar="CONFIG.yaml", type=Path, help="a YAML file of settings")
     train.add_argument(
+        "--preset", help="a method from presets/ beside CONFIG.yaml, such as dr_grpo, or a file"
+    )
+    train.add_argument(
         "--dry-run", action="store_true", help="play one episode, show its tokens, train nothing"
     )
     train.add_argument(
@@ -172,7 +175,7 @@ def _train(args: argparse.Namespace) -> int:
     """Train as a YAML file says; key=value overrides it, as in optim.lr=1e-4 advantage=rloo."""
     from agentrl.core.config import load_config
 
-    config = load_config(args.config, args.overrides)
+    config = load_config(args.config, args.overrides, preset=args.preset)
     if args.dry_run:
         from agentrl.train.dry import dry_run
 

@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from agentrl.core import protocols, registry
 from agentrl.core.errors import ConfigError
 from agentrl.core.loading import load
+from agentrl.core.presets import with_preset
 from agentrl.core.shapes import DefaultPart, Named, Slot
 from agentrl.core.types import Json, Split
 
@@ -389,16 +390,21 @@ class Alone:
         return self.actions or DefaultPart("actions", self.env.actions)()
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | None, overrides: Sequence[str] = (), *, preset: str | None = None
+) -> Config:
     """Read a run's config.
 
     Args:
         path: the YAML file; None for the defaults alone.
         overrides: `a.b=c`, applied in order.
+        preset: laid over the file, below the overrides (`core/presets.py`).
 
     Raises:
         ConfigError: with one line for each problem.
     """
+    if path is not None and preset is not None:
+        return load(Config, with_preset(path, preset), overrides)
     return load(Config, path, overrides)
 
 

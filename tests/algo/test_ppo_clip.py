@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl.algo.losses.ppo_clip import PpoClip
+from agentrl.core.errors import ConfigError
 
 LOSS = PpoClip(low=0.2, high=0.28)
 finite = st.floats(-3, 3)
@@ -33,6 +34,29 @@ def test_values_of_clip_higher_with_a_dual_clip(
     ratio: float, advantage: float, expected: float
 ) -> None:
     assert at(PpoClip(low=0.2, high=0.28, dual=3.0), ratio, advantage) == pytest.approx(expected)
+
+
+@given(st.floats(0.05, 20), finite, st.floats(1.3, 9))
+def test_delta_bounds_what_a_dual_clip_bounds(ratio: float, advantage: float, most: float) -> None:
+    two_sided = at(PpoClip(high=0.28, delta=most), ratio, advantage)
+    assert two_sided == pytest.approx(at(PpoClip(high=0.28, dual=most), ratio, advantage))
+    if advantage < 0:
+        assert two_sided <= -advantage * most * (1 + 1e-9)
+
+
+def test_a_token_beyond_delta_has_no_gradient() -> None:
+    for loss in (PpoClip(delta=4.0), PpoClip(dual=4.0)):
+        logp = torch.tensor([[math.log(5.0), math.log(3.0)]], requires_grad=True)
+        of(loss, logp, torch.zeros(1, 2), torch.full((1, 2), -1.0)).sum().backward()
+        assert logp.grad is not None
+        assert logp.grad.tolist() == [pytest.approx([0.0, 3.0])]
+
+
+def test_a_delta_that_would_clip_too_much_or_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"delta: must be above 1 \+ high = 1\.28"):
+        PpoClip(high=0.28, delta=1.28)
+    with pytest.raises(ConfigError, match="delta: bounds the same loss as dual"):
+        PpoClip(dual=3.0, delta=3.0)
 
 
 def test_without_a_dual_clip_bad_tokens_cost_their_whole_ratio() -> None:

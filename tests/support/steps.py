@@ -10,7 +10,7 @@ import torch
 from agentrl.algo.aggregate import TokenMean
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.algo.spread import TokenAdvantages
-from agentrl.core.protocols import Aggregate, Kl, Loss
+from agentrl.core.protocols import Aggregate, Entropy, Kl, Loss
 from agentrl.core.types import Sum
 from agentrl.train.objective import Objective
 from agentrl.train.parallel.single import Single
@@ -56,6 +56,7 @@ def step(
     loss: Loss | None = None,
     aggregate: Aggregate | None = None,
     kl: Kl | None = None,
+    entropy: Entropy | None = None,
     budget: int = 10_000,
     grad_clip: float = 1e9,
 ) -> dict[str, Sum]:
@@ -65,7 +66,9 @@ def step(
     backend.wrap(module, lambda _: optimiser or torch.optim.SGD(trainable, lr=1.0))
     return update(
         rows,
-        objective=Objective(loss=loss or PpoClip(), aggregate=aggregate or TokenMean(), kl=kl),
+        objective=Objective(
+            loss=loss or PpoClip(), aggregate=aggregate or TokenMean(), kl=kl, entropy=entropy
+        ),
         scorer=Padded(),
         parallel=backend,
         module=module,

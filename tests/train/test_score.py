@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +70,43 @@ def test_entropies_are_those_of_the_tempered_distributions_and_carry_no_gradient
         assert float(scores.entropy_BT[0, t]) == pytest.approx(expected, abs=1e-5)
     assert not scores.entropy_BT.requires_grad
     assert scores.logp_BT.requires_grad
+
+
+class Fixed(torch.nn.Module):
+    """A model that gives the same logits everywhere."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(
+        self, *, input_ids: torch.Tensor, logits_to_keep: torch.Tensor, **_: object
+    ) -> SimpleNamespace:
+        shape = len(input_ids), len(logits_to_keep), len(self.logits)
+        return SimpleNamespace(logits=self.logits.expand(shape))
+
+
+@pytest.mark.parametrize(("temperature", "entropy"), [(1.0, 0.8324), (0.85, 0.7569), (0.6, 0.5568)])
+def test_the_entropy_rises_with_the_sampling_temperature(
+    temperature: float, entropy: float
+) -> None:
+    one = row((0, 1, 2), (False, True, True), temperature=temperature)
+    scores = Padded().score(Fixed([2.0, 1.0, 0.0]), [one])
+    assert scores.entropy_BT[0].tolist() == pytest.approx([0, entropy, entropy], abs=1e-4)
+
+
+def test_entropies_carry_a_gradient_where_it_is_asked_for() -> None:
+    one = row((0, 1), (False, True), temperature=0.5)
+    module = Fixed([2.0, 1.0, -1000.0])  # of which the last has probability 0
+    plain = Padded().score(module, [one])
+    scores = Padded().score(module, [one], entropy_grad=True)
+    torch.testing.assert_close(scores.entropy_BT.detach(), plain.entropy_BT)
+    torch.testing.assert_close(scores.logp_BT, plain.logp_BT)
+    scores.entropy_BT.sum().backward()
+    p = torch.tensor([4.0, 2.0]).double().softmax(-1)
+    by_hand = -2.0 * p * (p.log() + float(plain.entropy_BT.sum()))
+    assert module.logits.grad is not None
+    assert module.logits.grad.tolist() == pytest.approx([*by_hand.tolist(), 0.0], abs=1e-5)
 
 
 def test_the_gradient_is_that_of_the_sampled_tokens_alone() -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from agentrl.algo.aggregate import LocalTokenMean
+from agentrl.algo.entropy import Bonus
 from agentrl.algo.kl import K3
 from agentrl.algo.spread import TokenAdvantages
 from agentrl.core.errors import TrainingError
@@ -122,6 +124,33 @@ def test_a_divergence_is_paid_by_equal_groups_too() -> None:
     metrics = step(module, rows, kl=K3(beta=0.1))
     assert changed(module, before)
     assert metrics["loss/kl"].mean > 0
+
+
+def test_an_entropy_bonus_is_paid_to_equal_groups_too() -> None:
+    module = tiny_policy().module
+    rows = with_advantage(train_rows(), 0.0)
+    first = step(module, rows, entropy=Bonus(coef=1.0))["loss/entropy"].mean
+    for _ in range(3):
+        step(module, rows, entropy=Bonus(coef=1.0))
+    assert step(module, rows, entropy=Bonus(coef=1.0))["loss/entropy"].mean > first
+    before = weights(module)
+    assert "loss/idle_steps" in step(module, rows, entropy=Bonus(coef=0.0))
+    assert not changed(module, before)
+
+
+def test_the_local_token_mean_averages_the_micro_batches() -> None:
+    rows = train_rows()
+    start = weights(tiny_policy().module)
+    moved: list[dict[str, torch.Tensor]] = []
+    parts = [[r for r in rows if r.key == key] for key in dict.fromkeys(r.key for r in rows)]
+    for chosen, budget in ((rows, 1), *((part, 10_000) for part in parts)):
+        module = tiny_policy().module
+        step(module, chosen, aggregate=LocalTokenMean(), budget=budget)
+        moved.append({name: w - start[name] for name, w in weights(module).items()})
+    whole, *alone = moved  # a budget of 1 gives every trajectory its own micro-batch
+    for name, change in whole.items():
+        mean = torch.stack([one[name] for one in alone]).mean(0)
+        torch.testing.assert_close(change, mean, rtol=1e-4, atol=1e-6)
 
 
 def test_a_divergence_without_a_reference_is_refused() -> None:

@@ -28,6 +28,10 @@ function number(value, digits = 3) {
   return String(Number(value.toPrecision(size >= 1000 ? 4 : digits)));
 }
 const percent = (value, digits = 1) => (isNumber(value) ? `${(100 * value).toFixed(digits)} %` : "-");
+// As many decimals as tell neighbouring ticks apart.
+const decimals = (step) => Math.max(0, Math.ceil(-Math.log10(step) - 1e-9 + (String(step / 10 ** Math.floor(Math.log10(step))).startsWith("2.5") ? 1 : 0)));
+const tickPercent = (value, step) => percent(value, decimals(100 * step));
+const tickNumber = (value, step) => (step < 1e-4 || Math.abs(value) >= 1e5 ? number(value) : String(Number(value.toFixed(decimals(step)))));
 const signed = (value, digits = 2) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(digits)}`;
 const plain = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
 
@@ -165,21 +169,57 @@ function path(xs, ys, X, Y) {
   return d;
 }
 
+// Each series on top of those before it, for counts of different kinds.
+function stack(series) {
+  const floor = new Map();
+  return series.map((s) => {
+    const base = s.x.map((x) => floor.get(x) ?? 0);
+    const y = s.y.map((value, i) => base[i] + (isNumber(value) ? value : 0));
+    s.x.forEach((x, i) => floor.set(x, y[i]));
+    return { ...s, base, y, own: s.y };
+  });
+}
+
+function bars(s, i, X, Y, width) {
+  return s.x.flatMap((x, at) => (isNumber(s.own[at]) && s.own[at] > 0
+    ? [make("rect", { class: `bar-${i}`, x: X(x) - width / 2, y: Y(s.y[at]), width, height: Y(s.base[at]) - Y(s.y[at]) })] : []));
+}
+
+const shortName = (key) => key.split("/").at(-1).replace(/_s$/, "").replace(/^failed_/, "").replaceAll("_", " ");
+
+// Names of horizontal levels, those that would cover each other on different sides.
+function levelNames(levels, Y, left, right) {
+  const ends = [["end", right - 2], ["start", left + 2]];
+  let before = Infinity, side = 0;
+  return [...levels].sort((a, b) => a.success - b.success).map((r) => {
+    side = before - Y(r.success) < 12 ? 1 - side : 0;
+    before = Y(r.success);
+    return make("text", { x: ends[side][1], y: Y(r.success) - 4, class: "name", "text-anchor": ends[side][0], text: r.name });
+  });
+}
+
 function chart(panel) {
   const [W, H, left, right, bottom] = [360, 178, 44, 12, 22];
-  const series = panel.keys.slice(0, 5).map((key) => ({ key, ...run.curves[key] }));
+  let series = panel.keys.map((key) => ({ key, ...run.curves[key] }));
   const isSuccess = panel.keys[0] === "rollout/success";
   const top = isSuccess ? 18 : 10;
   const dev = isSuccess ? run.dev_evals.filter((r) => isNumber(r.success)) : [];
   const levels = isSuccess ? run.evals.filter((r) => ["random", "sft", "expert"].includes(r.name) && isNumber(r.success)) : [];
+  const empty = (text) => make("figure", { class: "card" },
+    make("figcaption", {}, panel.title, make("small", { text: panel.note })), make("p", { class: "nothing", text }));
+  if (!series.some((s) => s.y.some(isNumber))) return empty("never a finite value");
+  if (panel.stacked && !series.some((s) => s.y.some((y) => y > 0))) {
+    const steps = Math.max(...series.map((s) => s.x.at(-1) ?? 0));
+    return empty(`none in ${steps} step${steps === 1 ? "" : "s"}`);
+  }
+  if (panel.stacked) series = stack(series.filter((s) => s.y.some((y) => y > 0)));
   const values = series.flatMap((s) => s.y).filter(isNumber);
-  if (!values.length) return make("figure", { class: "card" }, make("figcaption", { text: panel.title }), make("p", { class: "note", text: "never a finite value" }));
   const asShare = panel.percent && Math.max(...values) <= 1 + 1e-9 && Math.min(...values) >= 0;
   const say = asShare ? (v) => percent(v) : (v) => number(v, 4);
   const xs = [...new Set([...series.flatMap((s) => s.x), ...dev.map((r) => r.step)])].sort((a, b) => a - b);
   let [low, high] = isSuccess ? [0, 1] : [Math.min(...values), Math.max(...values)];
   if (!isSuccess) {
-    if (low > 0 && low < high * 0.6) low = 0;
+    if (asShare || panel.stacked || (low > 0 && low < high * 0.6)) low = 0;
     const room = (high - low || Math.abs(high) || 1) * 0.06;
     [low, high] = [low === 0 ? 0 : low - room, high + room];
   }
@@ -187,27 +227,33 @@ function chart(panel) {
   const Y = (y) => H - bottom - ((y - low) / (high - low)) * (H - top - bottom);
   const first = series[0].y.find(isNumber), last = series[0].y.findLast(isNumber);
   const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${panel.title}: from ${say(first)} to ${say(last)}` });
-  for (const y of ticks(low, high, 4)) {
+  const marks = ticks(low, high, 4);
+  const between = marks.length > 1 ? marks[1] - marks[0] : 1;
+  for (const y of marks) {
     svg.append(make("line", { class: "gridline", x1: left, x2: W - right, y1: Y(y), y2: Y(y) }),
-      make("text", { x: left - 6, y: Y(y) + 3.5, "text-anchor": "end", text: asShare ? percent(y, 0) : number(y) }));
+      make("text", { x: left - 6, y: Y(y) + 3.5, "text-anchor": "end", text: asShare ? tickPercent(y, between) : tickNumber(y, between) }));
   }
   for (const x of ticks(xs[0], xs.at(-1), 5).filter(Number.isInteger)) {
     svg.append(make("text", { x: X(x), y: H - 6, "text-anchor": "middle", text: x }));
   }
   svg.append(make("line", { class: "axis", x1: left, x2: W - right, y1: H - bottom, y2: H - bottom }));
-  for (const r of levels) {
-    svg.append(make("line", { class: "level", x1: left, x2: W - right, y1: Y(r.success), y2: Y(r.success) }),
-      make("text", { x: W - right - 2, y: Y(r.success) - 4, class: "name", "text-anchor": "end", text: r.name }));
-  }
+  for (const r of levels) svg.append(make("line", { class: "level", x1: left, x2: W - right, y1: Y(r.success), y2: Y(r.success) }));
   series.forEach((s, i) => {
+    if (panel.stacked) {
+      svg.append(...bars(s, i, X, Y, Math.min(14, Math.max(1, (0.8 * (W - left - right)) / xs.length))));
+      return;
+    }
     const smooth = isNoisy(s.y);
     svg.append(make("path", { class: `curve line-${i}${smooth ? " raw" : ""}`, d: path(s.x, s.y, X, Y) }));
     if (smooth) svg.append(make("path", { class: `curve line-${i}`, d: path(s.x, runningMean(s.y), X, Y) }));
+    const only = s.y.filter(isNumber).length === 1 ? s.y.findIndex(isNumber) : -1;
+    if (only >= 0) svg.append(make("circle", { class: `dot line-${i}`, cx: X(s.x[only]), cy: Y(s.y[only]), r: 2.5 }));
   });
   for (const r of dev) {
     svg.append(make("line", { class: "whisker", x1: X(r.step), x2: X(r.step), y1: Y(r.low), y2: Y(r.high) }),
       make("circle", { class: "point", cx: X(r.step), cy: Y(r.success), r: 3.2 }));
   }
+  svg.append(...levelNames(levels, Y, left, W - right));
   const cursor = make("line", { class: "cursor", x1: 0, x2: 0, y1: top, y2: H - bottom });
   svg.append(cursor);
   svg.addEventListener("pointerleave", () => { hideTip(); cursor.style.visibility = "hidden"; });
@@ -218,12 +264,12 @@ function chart(panel) {
     cursor.setAttribute("x1", X(x));
     cursor.setAttribute("x2", X(x));
     cursor.style.visibility = "visible";
-    const rows = series.flatMap((s) => { const i = s.x.indexOf(x); return i < 0 ? [] : [tipRow(s.key, isNumber(s.y[i]) ? say(s.y[i]) : "not finite")]; });
+    const rows = series.flatMap((s) => { const i = s.x.indexOf(x); return i < 0 ? [] : [tipRow(s.key, isNumber((s.own ?? s.y)[i]) ? say((s.own ?? s.y)[i]) : "not finite")]; });
     const evaluated = dev.filter((r) => r.step === x).map((r) => tipRow(r.split, `${percent(r.success)} (${percent(r.low)} to ${percent(r.high)})`));
     showTip(event, tipRow("step", x), ...rows, ...evaluated);
   });
   const names = series.length > 1 ? make("div", { class: "keys" }, ...series.map((s, i) =>
-    make("span", {}, make("i", { class: `fill-${i}` }), s.key.split("/").at(-1).replace(/_s$/, "")))) : null;
+    make("span", {}, make("i", { class: `fill-${i}` }), shortName(s.key)))) : null;
   const note = dev.length ? "circles: evaluations, with intervals" : panel.note;
   return make("figure", { class: "card" }, make("figcaption", {}, panel.title, make("small", { text: note })), names, svg);
 }
@@ -236,161 +282,41 @@ function curves() {
   }
   here.append(make("div", { class: "grid" }, ...run.panels.map(chart)));
   here.append(make("p", { class: "note", text: "Over training steps. Where a curve is noisy, thin is as measured and thick a running mean. Point at a chart for its values." }));
-  if (run.other_panels.length) {
-    const grid = make("div", { class: "grid" });
-    here.append(make("details", { class: "fold", ontoggle: () => { if (!grid.children.length) grid.append(...run.other_panels.map(chart)); } },
-      make("summary", { text: `All other metrics (${run.other_panels.length})` }), grid));
-  }
+  if (run.other_panels.length) here.append(otherMetrics());
 }
 
-// ---- episodes -----------------------------------------------------------------------------------
-
-const spansOf = (episode) => episode.turns.flatMap((turn) => turn.spans);
-const largest = Math.max(1e-9, ...run.episodes.flatMap(spansOf).flatMap((s) => s.advantages ?? []).filter(isNumber).map(Math.abs));
-let colourBy = "advantage";
-
-function paint(chip) {
-  const { advantage, logprob } = chip.facts;
-  let colour = "";
-  if (colourBy === "advantage" && isNumber(advantage) && advantage !== 0) {
-    const strength = 0.1 + 0.5 * Math.abs(advantage) / largest;
-    colour = `rgba(var(${advantage > 0 ? "--plus" : "--minus"}), ${strength.toFixed(3)})`;
-  } else if (colourBy === "probability" && isNumber(logprob)) {
-    colour = `rgba(var(--minus), ${(0.6 * (1 - Math.exp(logprob))).toFixed(3)})`;
-  }
-  chip.style.backgroundColor = colour;
-}
-
-function chipText(piece) {
-  if (piece === "") return [make("span", { class: "mark", text: "\u2205" })];
-  const parts = [];
-  for (const part of piece.split(/(\n|\t)/)) {
-    if (part === "\n") parts.push(make("span", { class: "mark", text: "\u21b5" }));
-    else if (part === "\t") parts.push(make("span", { class: "mark", text: "\u21e5" }));
-    else if (part !== "" && part.trim() === "") parts.push(make("span", { class: "mark", text: "\u00b7".repeat(part.length) }));
-    else if (part) parts.push(part);
-  }
-  return parts;
-}
-
-function describe(chip) {
-  const { piece, id, sampled, advantage, logprob } = chip.facts;
-  const rows = [make("code", { text: JSON.stringify(piece) }), tipRow("token id", id)];
-  if (!sampled) return [...rows, tipRow("mask", "0: prompt, not trained")];
-  rows.push(tipRow("mask", "1: sampled"));
-  rows.push(tipRow("logprob", isNumber(logprob) ? `${logprob.toFixed(4)} (${percent(Math.exp(logprob))})` : "not finite"));
-  rows.push(tipRow("advantage", isNumber(advantage) ? signed(advantage, 4) : "none: not trained on"));
-  return rows;
-}
-
-function chips(span) {
-  return span.pieces.flatMap((index, i) => {
-    const facts = { piece: run.pieces[index], id: span.ids[i], sampled: span.sampled, logprob: span.logprobs?.[i], advantage: span.advantages?.[i] };
-    const chip = make("span", { class: `tok${span.sampled ? " sampled" : ""}` }, ...chipText(facts.piece));
-    chip.facts = facts;
-    if (span.sampled) {
-      chip.append(make("span", { class: "numbers", text: `lp ${isNumber(facts.logprob) ? signed(facts.logprob).replace("+", "") : "-"}` }),
-        make("span", { class: "numbers", text: `A ${isNumber(facts.advantage) ? signed(facts.advantage) : "-"}` }));
-      paint(chip);
+// Drawn when opened: a run may log hundreds.
+function otherMetrics() {
+  const groups = Map.groupBy ? Map.groupBy(run.other_panels, (panel) => panel.group) : run.other_panels.reduce(
+    (found, panel) => found.set(panel.group, [...(found.get(panel.group) ?? []), panel]), new Map());
+  const within = make("div");
+  const fill = () => {
+    if (within.children.length) return;
+    for (const [group, members] of groups) {
+      within.append(make("h3", { text: group || "without a group" }), make("div", { class: "grid" }, ...members.map(chart)));
     }
-    const gap = span.cut && span.cut.at === i ? [make("span", { class: "gap", text: `${span.cut.tokens} tokens left out` })] : [];
-    return [...gap, chip, facts.piece.endsWith("\n") ? make("br") : null].filter(Boolean);
-  });
-}
-
-function turn(one) {
-  const badge = (text, warns = false) => make("span", { class: warns ? "badge warn" : "badge", text });
-  const reward = isNumber(one.reward) && one.reward !== 0 ? `reward ${number(one.reward, 4)}` : null;
-  const side = make("div", { class: "side" }, make("p", {}, make("b", { text: `Turn ${one.number + 1}` })),
-    make("p", {}, one.invalid ? badge("invalid action", true) : null, one.finish === "length" ? badge("cut off", true) : null,
-      one.new_row && one.number > 0 ? badge(`new row ${one.row}: history rewritten`) : null),
-    one.action === null ? null : make("p", { class: "act", text: one.action, title: "the action that the environment got" }),
-    reward && make("p", { text: reward }), one.state_key && make("p", { text: `state ${one.state_key}` }));
-  const shots = one.images.map((hash) => (run.images[hash] ? make("img", { src: run.images[hash], alt: `observation of turn ${one.number + 1}` })
-    : make("span", { class: "gap", text: "a picture is left out to keep this page small" })));
-  const tokens = make("div", { class: "tokens" }, ...one.spans.flatMap(chips));
-  return make("div", { class: "turn" }, side, make("div", {}, shots.length ? make("div", { class: "shots" }, ...shots) : null, tokens));
-}
-
-const STOPS = {
-  done: "the environment ended the episode", max_turns: "cut off at the limit of turns", max_tokens: "cut off at the limit of tokens",
-  bad_action: "ended by an action that could not be read", timeout: "something did not answer in time", error: "something broke",
-};
-
-function body(episode) {
-  const facts = [["task", episode.task], ["task seed", episode.seed], ["group", `${episode.group}, sibling ${episode.sibling}`],
-    ["return", number(episode.env_return, 4)], ["score", number(episode.reward, 4)], ["seconds", number(episode.seconds)]];
-  const parts = Object.entries(episode.parts);
-  if (parts.length > 1) facts.push(...parts.map(([name, value]) => [`part ${name}`, number(value, 4)]));
-  const about = make("div", { class: "about" }, make("dl", { class: "facts" }, ...facts.map(([name, value]) =>
-    make("div", {}, make("dt", { text: name }), make("dd", { text: value })))));
-  const turns = [];
-  episode.turns.forEach((one, i) => {
-    const before = i ? episode.turns[i - 1].number + 1 : 0;
-    if (one.number > before) turns.push(make("p", { class: "stop", text: `${one.number - before} turns left out` }));
-    turns.push(turn(one));
-  });
-  const stop = make("div", { class: "stop" }, make("b", { text: `Stop: ${episode.stop}` }), STOPS[episode.stop] ? `, ${STOPS[episode.stop]}.` : ".");
-  return [about, episode.failure && make("p", { class: "failure", text: episode.failure }), ...turns, stop].filter(Boolean);
-}
-
-function episodeCard(episode, isOpen) {
-  const broken = ["timeout", "error"].includes(episode.stop) || episode.failure;
-  const [kind, word] = broken ? ["broken", "! broken"] : episode.success ? ["yes", "\u2713 success"] : ["no", "\u2715 failure"];
-  const from = episode.phase === "train" ? `training, step ${episode.step}` : episode.phase === "eval" ? `${episode.label} evaluation` : "demonstration";
-  const invalid = episode.turns.filter((one) => one.invalid).length;
-  const brief = [`${episode.n_turns} turn${episode.n_turns === 1 ? "" : "s"}`, isNumber(episode.reward) ? `reward ${number(episode.reward)}` : null,
-    invalid ? `${invalid} invalid` : null, episode.stop].filter(Boolean).join(" \u00b7 ");
-  const card = make("details", { class: "episode card", ontoggle: () => fill() },
-    make("summary", {}, make("span", { class: `verdict ${kind}`, text: word }), make("span", { class: "from", text: from }),
-      make("span", { class: "goal", text: episode.instruction || episode.task }), make("span", { class: "brief", text: brief })));
-  const fill = () => { if (card.open && card.children.length === 1) card.append(...body(episode)); };
-  card.open = isOpen;
-  fill();
-  return card;
-}
-
-function tools(list) {
-  const ramp = make("span", { class: "ramp advantage" });
-  const low = make("span"), high = make("span");
-  const label = () => {
-    ramp.className = `ramp ${colourBy}`;
-    low.textContent = colourBy === "advantage" ? signed(-largest) : "unlikely";
-    high.textContent = colourBy === "advantage" ? signed(largest) : "certain";
   };
-  const choice = make("select", { "aria-label": "colour tokens by", onchange: (event) => {
-    colourBy = event.target.value;
-    label();
-    list.querySelectorAll(".tok.sampled").forEach(paint);
-  } }, make("option", { value: "advantage", text: "advantage" }), make("option", { value: "probability", text: "probability" }));
-  label();
-  const toggle = make("input", { type: "checkbox", onchange: (event) => list.classList.toggle("with-numbers", event.target.checked) });
-  const all = make("button", { type: "button", text: "Open all", onclick: () => {
-    const open = all.textContent === "Open all";
-    list.querySelectorAll("details").forEach((card) => { card.open = open; });
-    all.textContent = open ? "Close all" : "Open all";
-  } });
-  return make("div", { class: "tools card" },
-    make("span", { class: "legend" }, make("span", { class: "tok", text: "prompt" }), make("span", { class: "tok sampled", text: "sampled" })),
-    make("label", {}, "colour", choice), make("span", { class: "legend" }, low, ramp, high),
-    make("label", {}, toggle, "show logprob and advantage"), make("span", { class: "push" }, all));
+  return make("details", { class: "fold", ontoggle: fill },
+    make("summary", { text: `All other metrics (${run.other_panels.length}): ${[...groups.keys()].map((g) => g || "-").join(", ")}` }), within);
 }
 
-function episodes() {
-  const here = section("episodes");
-  if (!run.episodes.length) {
-    here.append(missing("There are no episodes in this run folder (trajectories/ is missing or empty)."));
+// ---- failures -----------------------------------------------------------------------------------
+
+function failures() {
+  const here = section("failures");
+  if (!run.failures.length) {
+    here.append(missing(run.n_episodes ? `None of the ${run.n_episodes} episodes on disk was broken by the environment, the engine or the reward.`
+      : "There are no episodes in this run folder (trajectories/ is missing or empty)."));
     return;
   }
-  const list = make("div", {}, ...run.episodes.map((episode, i) => episodeCard(episode, i === 0)));
-  list.addEventListener("pointermove", (event) => {
-    const chip = event.target.closest?.(".tok");
-    if (chip?.facts) showTip(event, ...describe(chip)); else hideTip();
-  });
-  list.addEventListener("pointerleave", hideTip);
-  const left = run.images_left_out ? ` ${run.images_left_out} pictures are left out to keep this page small.` : "";
-  here.append(tools(list), list, make("p", { class: "note", text:
-    `${run.episodes.length} episodes of the run, successes and failures in turn; each turn shows the tokens that are new in it. Point at a token for its numbers.${left}` }));
+  const span = (f) => (f.first_step === f.last_step ? String(f.first_step) : `${f.first_step} to ${f.last_step}`);
+  const head = ["Broke", "What it said", "Episodes", "Steps", "While"];
+  const rows = run.failures.map((f) => make("tr", {}, make("td", { text: f.where }), make("td", { class: "wide", text: f.text }),
+    make("td", { class: "number", text: f.episodes }), make("td", { class: "number", text: span(f) }), make("td", { text: f.phases.join(", ") })));
+  const total = run.failures.reduce((sum, f) => sum + f.episodes, 0);
+  here.append(make("div", { class: "card scroll" }, make("table", {},
+    make("thead", {}, make("tr", {}, ...head.map((text, i) => make("th", { class: i === 2 || i === 3 ? "number" : null, text })))), make("tbody", {}, ...rows))),
+  make("p", { class: "note", text: `${total} of ${run.n_episodes} episodes on disk, by what broke; messages that differ in numbers only are counted together, and the first is shown. Such episodes are never trained on.` }));
 }
 
 // ---- settings -----------------------------------------------------------------------------------
@@ -403,5 +329,3 @@ function settings() {
     : missing("There is no versions.json in this run folder.");
   section("settings").append(make("div", { class: "columns" }, config, versions));
 }
-
-for (const part of [header, result, curves, episodes, settings]) part();

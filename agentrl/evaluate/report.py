@@ -1,8 +1,9 @@
 """A run as one page: `report.html`, which opens from disk with no network and no server.
 
-This file gathers what the run folder holds; `report_episodes.py` chooses the episodes; the page
-itself is `report.html.tmpl` with `report.css` and `report.js`, which draws the data by
-`textContent` alone. Whatever the folder lacks is named in a sentence instead.
+This file gathers what the run folder holds; `report_episodes.py` chooses the episodes and
+`report_failures.py` counts what broke. The page itself is `report.html.tmpl` with `report.css`,
+`report.js` and `report_episodes.js`, which draw the data by `textContent` alone. Whatever the
+folder lacks is named in a sentence instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import yaml
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Json
-from agentrl.evaluate.report_episodes import choose_episodes, pack_episodes
+from agentrl.evaluate.report_episodes import choose_episodes, find_episodes, pack_episodes
+from agentrl.evaluate.report_failures import failures
 from agentrl.evaluate.statistics import EVALS_FILE, EvalResult, read_evals
 from agentrl.track.jsonl import METRICS_FILE, finite, read_metrics
 
@@ -43,7 +45,11 @@ class Panel:
     keys: tuple[str, ...]
     """Patterns as in `fnmatch`."""
     percent: bool = False
+    stacked: bool = False
+    """Counts of one kind of thing each, drawn on top of each other."""
     note: str = ""
+    group: str = ""
+    """What a metric without a chart of its own stands under: what precedes its first slash."""
 
 
 PANELS = (
@@ -56,20 +62,55 @@ PANELS = (
         note="all rewards equal",
     ),
     Panel(title="Entropy", keys=("loss/entropy",), note="nats per sampled token"),
-    Panel(title="KL", keys=("loss/kl",), note="nats per sampled token"),
+    Panel(title="KL", keys=("loss/kl", "reward/kl"), note="nats per sampled token"),
     Panel(title="Loss", keys=("loss/policy", "loss/total")),
+    Panel(title="Probability ratio", keys=("loss/ratio*",), note="new over old policy, mean"),
+    Panel(
+        title="Clipped tokens",
+        keys=("loss/clip_*",),
+        percent=True,
+        note="share of sampled tokens",
+    ),
     Panel(title="Gradient norm", keys=("*/grad_norm",), note="before clipping"),
+    Panel(title="Learning rate", keys=("*/lr",)),
+    Panel(
+        title="Sampler mismatch",
+        keys=("mismatch/gap*", "sync/probe_gap"),
+        note="mean gap of logprobs",
+    ),
+    Panel(title="Effective sample size", keys=("mismatch/ess*",), percent=True),
+    Panel(
+        title="Corrected tokens",
+        keys=("mismatch/capped*", "mismatch/rejected*"),
+        percent=True,
+        note="share of sampled tokens",
+    ),
+    Panel(title="Drift of the policy", keys=("drift/*",), note="KL, nats per sampled token"),
+    Panel(
+        title="Cut off and invalid",
+        keys=("rollout/truncated", "rollout/invalid*"),
+        percent=True,
+        note="share of episodes, of turns",
+    ),
+    Panel(
+        title="Failed episodes",
+        keys=("episodes/failed_*", "episodes/unscored"),
+        stacked=True,
+        note="each step, by what broke",
+    ),
     Panel(title="Turns per episode", keys=("rollout/turns",)),
     Panel(title="Tokens per episode", keys=("rollout/tokens",)),
-    Panel(title="Invalid turns", keys=("rollout/invalid*",), percent=True),
     Panel(title="Tokens per second", keys=("time/tokens_per_s",)),
     Panel(title="Seconds per step", keys=("time/*_s",)),
 )
 """The charts shown at once; every other metric gets a chart under "all other metrics"."""
+CURVES_PER_PANEL = 5
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: Path, episodes: int = 10) -> Path:
     """Make `run_folder/report.html` from what the folder holds, and return its path.
+
+    `episodes` is how many of them the page shows.
 
     Raises:
         DataError: the folder does not exist, or one of its files cannot be read.
@@ -78,7 +119,7 @@ def write_report(run_folder: Path) -> Path:
         raise DataError(f"{run_folder} is no folder: give the folder that `agentrl train` wrote")
     path = run_folder / "report.html"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(_page(_gather(run_folder)), encoding="utf-8")
+    temporary.write_text(_page(_gather(run_folder, episodes)), encoding="utf-8")
     temporary.replace(path)
     return path
 
@@ -126,15 +167,18 @@ def curves(metrics: Sequence[Mapping[str, Json]]) -> dict[str, dict[str, list[fl
 
 
 def panels(keys: Iterable[str]) -> tuple[list[Panel], list[Panel]]:
-    """The charts to show at once, and those of every other key."""
+    """The charts to show at once, and those of every other key, one each, by group."""
     left = list(keys)
     shown = []
     for panel in PANELS:
-        matched = tuple(key for key in left if _belongs(key, panel))
-        if matched:
-            shown.append(replace(panel, keys=matched))
-            left = [key for key in left if key not in matched]
-    return shown, [Panel(title=key, keys=(key,)) for key in sorted(left)]
+        matched = [key for key in left if _belongs(key, panel)]
+        shown += [
+            replace(panel, keys=tuple(matched[start : start + CURVES_PER_PANEL]))
+            for start in range(0, len(matched), CURVES_PER_PANEL)
+        ]
+        left = [key for key in left if key not in matched]
+    others = [Panel(title=key, keys=(key,), group=key.rpartition("/")[0]) for key in left]
+    return shown, sorted(others, key=lambda panel: (panel.group, panel.title))
 
 
 def _belongs(key: str, panel: Panel) -> bool:
@@ -143,7 +187,7 @@ def _belongs(key: str, panel: Panel) -> bool:
     return any(fnmatch(key, pattern) for pattern in panel.keys)
 
 
-def _gather(folder: Path) -> dict[str, Json]:
+def _gather(folder: Path, episodes: int) -> dict[str, Json]:
     """All that the page shows, as JSON."""
     config_text, config = _config(folder / "config.yaml")
     evals = read_evals(folder)
@@ -168,7 +212,10 @@ def _gather(folder: Path) -> dict[str, Json]:
         "versions": _json_file(folder / "versions.json"),
         "summary": _json_file(folder / "summary.json"),
     }
-    return data | pack_episodes(choose_episodes(folder))
+    places = list(find_episodes(folder))
+    data["failures"] = cast("Json", [asdict(failure) for failure in failures(places)])
+    data["n_episodes"] = len(places)
+    return data | pack_episodes(choose_episodes(places, episodes))
 
 
 def _config(path: Path) -> tuple[str, Json]:
@@ -251,10 +298,11 @@ def _interval(result: EvalResult) -> str:
 def _page(data: Mapping[str, Json]) -> str:
     """The template with style, script and data in it; only that script may run."""
     here = files("agentrl.evaluate")
-    style, script, template = (
+    style, charts, episodes, template = (
         here.joinpath(name).read_text(encoding="utf-8")
-        for name in ("report.css", "report.js", "report.html.tmpl")
+        for name in ("report.css", "report.js", "report_episodes.js", "report.html.tmpl")
     )
+    script = f"{charts}\n{episodes}"
     values = {
         "TITLE": html.escape(f"{data['name']} - agentrl report"),
         "NAME": html.escape(str(data["name"])),

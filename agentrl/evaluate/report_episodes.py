@@ -1,8 +1,9 @@
 """Which episodes a report shows, and how they fit on its page.
 
 Half come from the last training step (siblings of one group where some succeeded and some did not:
-their advantages differ), half from the final evaluation; successes and failures take turns. Long
-episodes lose tokens from the middle of their spans, never silently: each cut carries its size.
+their advantages differ), half from the final evaluation; successes and failures take turns, and
+what is rare (an episode of several rows, a broken one) is shown if there is any. Long episodes lose
+tokens from the middle of their spans, never silently: each cut carries its size.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby, zip_longest
+from itertools import groupby, islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ IMAGE_BYTES = 450_000
 """All pictures together, before base64."""
 IMAGE_SIDE = 480
 SMALL_IMAGE_BYTES = 12_000
+ROOM_FOR_RARE = 8
+"""Fewest episodes among which a rare one takes a place."""
+SPARE = 40
+"""Episodes that are read beside the chosen ones, to find what is rare."""
 
 
 class Place(NamedTuple):
@@ -36,20 +41,29 @@ class Place(NamedTuple):
     head: Head
 
 
-def choose_episodes(folder: Path, count: int = 10) -> list[EpisodeRecord]:
-    """A mix of a run's episodes; an empty list if `folder/trajectories` holds none.
+def find_episodes(folder: Path) -> Iterator[Place]:
+    """Every episode of a run, those of all its processes, in the order of the files' names.
 
     Raises:
-        DataError: a file there is of an unknown schema.
+        DataError: a file in `folder/trajectories` is of an unknown schema.
     """
-    places = list(_places(folder / "trajectories"))
+    where = folder / "trajectories"
+    for path in sorted([*where.glob("*.parquet"), *where.glob("*.jsonl")]):
+        for number, head in enumerate(read_heads(path)):
+            yield Place(path, number, head)
+
+
+def choose_episodes(places: Sequence[Place], count: int = 10) -> list[EpisodeRecord]:
+    """A mix of a run's episodes."""
     final = [p for p in places if p.head.phase == "eval" and p.head.label == "final"]
     played = final or [p for p in places if p.head.phase == "eval"]
     trained = [p for p in places if p.head.phase == "train"]
     pools = [_mixed(_group_with_both(_last(trained))), _mixed(_last(played))]
     if not any(pools):
         pools = [_mixed(places)]
-    return _read(_fill(pools, count))
+    chosen = _fill(pools, count)
+    spare = [place for place in _fill(pools, count + SPARE) if place not in chosen]
+    return _with_rare(_read(chosen), _read(spare))
 
 
 def pack_episodes(episodes: Sequence[EpisodeRecord]) -> dict[str, Json]:
@@ -63,13 +77,6 @@ def pack_episodes(episodes: Sequence[EpisodeRecord]) -> dict[str, Json]:
         "images": images,
         "images_left_out": left_out,
     }
-
-
-def _places(folder: Path) -> Iterator[Place]:
-    paths = [*folder.glob("*.parquet"), *folder.glob("*.jsonl")]
-    for path in sorted(paths):
-        for number, head in enumerate(read_heads(path)):
-            yield Place(path, number, head)
 
 
 def _last(places: Sequence[Place]) -> list[Place]:
@@ -94,8 +101,37 @@ def _mixed(places: Sequence[Place]) -> list[Place]:
 def _fill(pools: Sequence[Sequence[Place]], count: int) -> list[Place]:
     """`count` places in equal shares, a short pool's share going to the others."""
     in_turn = (place for row in zip_longest(*pools) for place in row if place is not None)
-    taken = [place for place, _ in zip(in_turn, range(count), strict=False)]
+    taken = set(islice(in_turn, count))
     return [place for pool in pools for place in pool if place in taken]
+
+
+def _with_rare(
+    chosen: Sequence[EpisodeRecord], spare: Sequence[EpisodeRecord]
+) -> list[EpisodeRecord]:
+    """The chosen ones; of enough of them, the last failure makes room for each rare kind."""
+    episodes = list(chosen)
+    if len(episodes) < ROOM_FOR_RARE:
+        return episodes
+    for is_rare in (_has_rows, _is_broken):
+        found = next((one for one in spare if is_rare(one)), None)
+        if found is None or any(is_rare(one) for one in episodes):
+            continue
+        alike = [
+            i
+            for i, one in enumerate(episodes)
+            if one.phase == found.phase and not one.success and not _has_rows(one)
+        ]
+        if len(alike) > 1:
+            episodes[alike[-1]] = found
+    return episodes
+
+
+def _has_rows(episode: EpisodeRecord) -> bool:
+    return any(turn.row for turn in episode.turns)
+
+
+def _is_broken(episode: EpisodeRecord) -> bool:
+    return episode.failure is not None
 
 
 def _read(chosen: Sequence[Place]) -> list[EpisodeRecord]:

@@ -95,6 +95,7 @@ class Head(NamedTuple):
     step: int
     group: int
     success: bool | None
+    failure: str | None
 
 
 def record(
@@ -197,13 +198,14 @@ def read_heads(path: Path) -> list[Head]:
         DataError: as `read_episodes`.
     """
     if path.suffix == ".jsonl":
-        rows = list(_json_lines(path))
-    else:
-        import pyarrow.parquet as parquet
+        return [Head(**{name: row[name] for name in Head._fields}) for row in _json_lines(path)]
+    import pyarrow.parquet as parquet
 
-        _check_version(path, (parquet.read_schema(path).metadata or {}).get(_VERSION_KEY.encode()))
-        rows = parquet.read_table(path, columns=list(Head._fields)).to_pylist()
-    return [Head(**{name: row[name] for name in Head._fields}) for row in rows]
+    with parquet.ParquetFile(path) as file:
+        _check_version(path, (file.schema_arrow.metadata or {}).get(_VERSION_KEY.encode()))
+        table = file.read(columns=list(Head._fields))
+    columns = [table[name].to_pylist() for name in Head._fields]
+    return [Head(*values) for values in zip(*columns, strict=True)]
 
 
 def _turns(

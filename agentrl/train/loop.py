@@ -46,7 +46,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
         run.start_training()
         for step in range(run.first_step, config.run.steps):
             began = time.perf_counter()
-            run.set_step(step)
+            rate = run.set_step(step)
 
             groups = run.collect(step)
             collected = time.perf_counter()
@@ -85,6 +85,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 "time/step_s": Sum(done - began),
                 "time/tokens_per_s": Sum(float(sampled_tokens(groups)), done - began),
                 "sync/probe_gap": Sum(gap),
+                "optim/lr": Sum(rate),
             }
             found = {**selection, **penalty, **focus, **merge_metrics(losses)}
             if config.entropy is not None:

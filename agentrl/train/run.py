@@ -236,12 +236,14 @@ class Run:
         parallel = self.config.parallel
         return {} if parallel.shares_module else parallel.gather()
 
-    def set_step(self, step: int) -> None:
-        """The learning rate of this step, and the state of torch's own random numbers: a function
-        of seed and step, so that a resumed step draws what it would have drawn."""
+    def set_step(self, step: int) -> float:
+        """Set the learning rate of this step, which is returned, and the state of torch's own
+        random numbers: functions of seed and step, so that a resumed step draws as it would have.
+        """
         torch.manual_seed(derive_seed(self.config.run.seed, "step", step))
         rate = learning_rate(self.config.optim, self.config.run.steps)(step)
         set_learning_rate(self.config.parallel.optimiser, rate)
+        return rate
 
     # --- inside the loop ---------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ def test_episodes_come_back_as_they_were_written(
     assert write_episodes(path, episodes) == path
     assert read_episodes(path) == episodes
     assert read_heads(path) == [
-        Head(e.phase, e.label, e.step, e.group, e.success) for e in episodes
+        Head(e.phase, e.label, e.step, e.group, e.success, e.failure) for e in episodes
     ]
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 

@@ -411,9 +411,11 @@ class Parallel(Share, Protocol):
     after the backend's own deadline.
     """
 
-    shares_module: ClassVar[bool]
-    """Whether `wrap` leaves the weights whole in the module it is given, so that an engine may
-    sample from that module. Otherwise engines get a copy and pushes of `gather()`."""
+    @property
+    def shares_module(self) -> bool:
+        """Whether `wrap` leaves the weights whole in the module it is given, so that an engine may
+        sample from that module. Otherwise engines get a copy and pushes of `gather()`."""
+        ...
 
     @property
     def optimiser(self) -> torch.optim.Optimizer:

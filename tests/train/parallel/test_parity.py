@@ -18,7 +18,12 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(170)]
 
 DEADLINE_S = 150
 STRICT = ("loss/policy", "loss/grad_norm")
-BACKENDS = {"ddp": ("ddp",), "fsdp": ("fsdp",)}
+BACKENDS = {
+    "ddp": ("ddp",),
+    "fsdp": ("fsdp",),
+    "deepspeed 2": ("deepspeed", "parallel.stage=2"),
+    "deepspeed 3": ("deepspeed", "parallel.stage=3", "parallel.persist_below=0"),
+}
 
 
 @cache

@@ -190,7 +190,8 @@ def _train(args: argparse.Namespace) -> int:
             f"interrupted: the run so far is in {config.run_folder}; --resume auto goes on from "
             "its newest checkpoint"
         ) from None
-    _say(f"The run is in {folder}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        _say(f"The run is in {folder}")
     return 0
 
 

@@ -1,0 +1,53 @@
+"""One rank of a whole run: `python -m support.whole_ranks FOLDER BACKEND`.
+
+Each variant is trained once in one piece, and once in two: the second resumes the first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from agentrl.core import registry
+from agentrl.core.config import Config
+from agentrl.train.loop import train
+from support.whole_runs import ChatterEnv, tiny
+
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "full": (),
+    "lora": ("lora.rank=2", "kl=k3", "optim.updates_per_batch=2", "optim.epochs=2"),
+}
+SETTINGS = (
+    "run.steps=4",
+    "rollout.tasks_per_step=3",
+    "checkpoint.every=1",
+    "checkpoint.keep=9",
+    "eval.every=2",
+    "eval.tasks=3",
+)
+
+
+def config(folder: Path, variant: str, *overrides: str) -> Config:
+    """The run of a variant."""
+    return tiny(folder, *SETTINGS, *VARIANTS[variant], *overrides)
+
+
+def main(folder: Path, backend: str) -> None:
+    """Every variant, twice."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")  # one for all runs: a process can join only once
+    registry.names("env")
+    registry._parts["env"]["chatter"] = ChatterEnv
+    for variant in VARIANTS:
+        train(config(folder / f"straight-{variant}", variant, f"parallel={backend}"))
+        again = folder / f"resumed-{variant}"
+        train(config(again, variant, f"parallel={backend}", "run.steps=2"))
+        train(config(again, variant, f"parallel={backend}"), "auto")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,69 @@
+"""A whole run on two processes: rollouts shared, one set of numbers, one folder, exact resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from agentrl.track.jsonl import read_metrics
+from agentrl.train.checkpoint import Checkpoints
+from agentrl.train.loop import train
+from support.launch import launch
+from support.same import differences
+from support.whole_ranks import VARIANTS, config
+from support.whole_runs import training_envs
+
+__all__ = ["training_envs"]
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.timeout(170),
+    pytest.mark.usefixtures("training_envs"),
+]
+DEADLINE_S = 150
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two ranks left their runs."""
+    folder = tmp_path_factory.mktemp(request.param)
+    arguments = ["-m", "support.whole_ranks", str(folder), request.param]
+    with launch(arguments, world=2, deadline_s=DEADLINE_S) as wait:
+        for end in wait():
+            assert end.code == 0, end.output[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_processes_train_as_one_does(launched: Path, tmp_path: Path, variant: str) -> None:
+    one, two = train(config(tmp_path, variant)), launched / f"straight-{variant}" / "tiny"
+    expected, found = read_metrics(one), read_metrics(two)
+    assert len(expected) == len(found) == 4
+    for there, here in zip(expected, found, strict=True):
+        keys = {key for key in there if key != "seconds" and not key.startswith("time/")}
+        assert keys == {k for k in here if k != "seconds" and not k.startswith("time/")}
+        for key in keys:
+            close = 1e-5 if key in ("loss/policy", "loss/grad_norm") else 1e-4
+            assert here[key] == pytest.approx(there[key], rel=close, abs=2e-6), key
+    weights = [
+        load_file(path / "model.safetensors")
+        for run in (one, two)
+        if (path := Checkpoints(folder=run / "checkpoints").newest())
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert (weights[1][name] - tensor).abs().max() < 1e-4, name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_on_two_processes_equals_the_uninterrupted_one(
+    launched: Path, variant: str
+) -> None:
+    found = [launched / f"{kind}-{variant}" / "tiny" for kind in ("straight", "resumed")]
+    assert differences(*found) == []
+
+
+def test_each_rank_keeps_the_episodes_that_it_played(launched: Path) -> None:
+    names = {p.name for p in (launched / "straight-full" / "tiny" / "trajectories").iterdir()}
+    assert {"train-000001.parquet", "train-000001.rank1.parquet"} <= names

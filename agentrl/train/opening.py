@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
@@ -12,14 +13,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TextIO, TypeVar, cast
 
 from agentrl.core.config import Config
-from agentrl.core.errors import AgentRLError, ConfigError
+from agentrl.core.errors import AgentRLError, ConfigError, TrackError
 from agentrl.core.loading import to_yaml
-from agentrl.core.protocols import Share, abilities
+from agentrl.core.protocols import Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
 from agentrl.train.checkpoint import Checkpoints, step_of
 from agentrl.train.lora import add_lora
@@ -28,6 +30,7 @@ from agentrl.train.resume import Resume, find_point, read_progress, take_back
 from agentrl.train.run import Run
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> 
         )
         if share.rank == 0:
             for sink in config.track:
-                closing.callback(sink.close)
+                closing.push(partial(_close_sink, sink))
         if point is not None:
             run.remember(read_progress(point))
         if share.rank == 0:
@@ -88,6 +91,18 @@ def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> 
         closing.callback(lambda: loop.run(config.engine.close()))
         loop.run(config.engine.start(stage.policy))
         yield run
+
+
+def _close_sink(
+    sink: Sink, kind: type[BaseException] | None, error: BaseException | None, _: object
+) -> None:
+    """Close it; what it could not write must not hide the error that ended the run."""
+    try:
+        sink.close()
+    except TrackError as lost:
+        if kind is None:
+            raise
+        logger.warning("%s", lost)
 
 
 def _checkpoints(config: Config, folder: Path) -> Checkpoints:

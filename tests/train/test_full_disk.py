@@ -1,0 +1,119 @@
+"""A full disk: nothing that was written is lost, training goes on, and what waits is written."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from agentrl.core import registry
+from agentrl.core.errors import CheckpointError, TrainingError
+from agentrl.track.trajectories import EpisodeRecord
+from agentrl.train.checkpoint import Checkpoints, step_of, verify
+from agentrl.train.loop import train
+from agentrl.train.outbox import Outbox
+from support.same import differences
+from support.whole_runs import tiny, training_envs
+
+__all__ = ["training_envs"]
+pytestmark = pytest.mark.usefixtures("training_envs")
+SETTINGS = ("checkpoint.every=1", "checkpoint.keep=9", "run.steps=4", "eval.every=1")
+
+
+def room(size: int) -> None:
+    """Files of this process may grow to `size` bytes; every write beyond fails."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else hard, hard))
+
+
+@pytest.fixture(autouse=True)
+def room_again() -> Iterator[None]:
+    yield
+    room(-1)
+
+
+@dataclass(kw_only=True)
+class FullFrom:
+    """A sink after which the disk is full from step `first` on, until step `last` is logged."""
+
+    first: int
+    last: int
+    said: list[str] = field(default_factory=list)
+
+    def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None: ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step == self.first:
+            room(1)
+        if step == self.last:
+            room(-1)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None: ...
+
+    def close(self) -> None:
+        room(-1)
+
+
+@pytest.fixture(autouse=True)
+def full_sink(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.names("track")
+    monkeypatch.setitem(registry._parts["track"], "full-from", FullFrom)
+
+
+def test_a_disk_that_is_full_for_a_step_costs_that_checkpoint_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    straight = train(tiny(tmp_path / "a", *SETTINGS))
+    config = tiny(tmp_path / "b", *SETTINGS)
+    full = FullFrom(first=2, last=3)
+    folder = train(replace(config, track=(full, *config.track)))
+    assert differences(straight, folder) == []
+    steps = [step_of(path) for path in Checkpoints(folder=folder / "checkpoints").complete()]
+    assert steps == [0, 1, 3, 4]
+    assert sum("the checkpoint of step 2 could not be written" in text for text in full.said) == 1
+    assert any("evals.jsonl could not be written" in text for text in full.said)
+    assert "the files that were waiting are written" in full.said
+
+
+def test_a_disk_that_stays_full_ends_the_run_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    straight = train(tiny(tmp_path / "a", *SETTINGS))
+    config = tiny(tmp_path / "b", *SETTINGS)
+    full = FullFrom(first=3, last=99)
+    with pytest.raises(CheckpointError, match=r"the newest whole one is step-000002\. Free some"):
+        train(replace(config, track=(full, *config.track)))
+    room(-1)
+    checkpoints = Checkpoints(folder=tmp_path / "b" / "tiny" / "checkpoints")
+    newest = checkpoints.newest()
+    assert newest is not None
+    verify(newest)
+    assert differences(straight, train(config, "auto")) == []
+
+
+def test_files_wait_in_order_and_a_run_is_not_done_before_they_are_written() -> None:
+    said: list[str] = []
+    outbox = Outbox(say=said.append)
+    written: list[str] = []
+    is_full = True
+
+    def write(name: str) -> None:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        written.append(name)
+
+    outbox.write("a", lambda: write("a"))
+    outbox.write("b", lambda: write("b"))
+    assert outbox.waiting == 2
+    assert len(said) == 1
+    assert "a could not be written ([Errno 28] No space left on device)" in said[0]
+    with pytest.raises(TrainingError, match="2 file\\(s\\) of the run could not be written"):
+        outbox.flush()
+    is_full = False
+    outbox.write("c", lambda: write("c"))
+    assert written == ["a", "b", "c"]
+    outbox.flush()

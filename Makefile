@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all results wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all results docs wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -62,6 +62,9 @@ test-all: $(INSTALLED)  ## the slow ones as well
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
 	$(BIN)/python scripts/results.py
+
+docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs.md
+	$(BIN)/python scripts/envs_page.py
 
 wheel: $(INSTALLED)  ## build sdist and wheel into dist/ and try the wheel in an environment of its own
 	rm -rf dist

@@ -1,12 +1,13 @@
 """Countdown: make a target from the numbers dealt, one calculation a turn.
 
-    make 24 from 8 5 3        5 + 3
-    make 24 from 8 8          8 + 8
+    make 24 from 8 5 3        calc 5 + 3
+    make 24 from 8 8          calc 8 + 8
     make 24 from 16           ... missed
 
 A calculation takes two of the numbers that are left and puts its result in their place. Results are
-whole and positive: 3 - 8, 5 - 5 and 8 / 3 are refused, which costs a turn and nothing else. The
-game is that of "Stream of Search" (arXiv 2404.03683), played turn by turn.
+whole and positive: 3 - 8, 5 - 5 and 8 / 3 are refused, which costs a turn and nothing else. `calc`
+may be left out; it is there so that every number follows a space and is the same token wherever it
+stands. The game is that of "Stream of Search" (arXiv 2404.03683), played turn by turn.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Numbers = tuple[int, ...]
 
 
 class Calculation(NamedTuple):
-    """`left operation right = result`."""
+    """`left operation right = result`; its text is the action."""
 
     left: int
     operation: str
@@ -47,7 +48,7 @@ class Calculation(NamedTuple):
     result: int
 
     def __str__(self) -> str:
-        return f"{self.left} {self.operation} {self.right}"
+        return f"calc {self.left} {self.operation} {self.right}"
 
     @property
     def is_useless(self) -> bool:
@@ -77,7 +78,7 @@ class Deal(NamedTuple):
 @register("env", "countdown")
 @dataclass(kw_only=True)
 class Countdown(Env):
-    """Make a target from a few numbers, one calculation a turn (`8 - 5`)."""
+    """Make a target from a few numbers, one calculation a turn (`calc 8 - 5`)."""
 
     runs_in: ClassVar[RunsIn] = "inline"
 
@@ -236,7 +237,7 @@ class Countdown(Env):
         numbers = self._now.numbers
         read = CALCULATION.fullmatch(text)
         if read is None:
-            example = "8 - 5 or answer 8" if self.ends == "answer" else "8 - 5"
+            example = "calc 8 - 5" + (" or answer 8" if self.ends == "answer" else "")
             return numbers, f"say a calculation such as {example}"
         left, operation, right = int(read[1]), read[2], int(read[3])
         if operation not in self.operations:

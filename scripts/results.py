@@ -1,11 +1,12 @@
-"""Learning results: every method on every level, three seeds each, kept as JSON.
+"""Learning results: methods on recipes, three seeds each, kept as JSON.
 
     python scripts/results.py              # run what is missing, then write docs/results.md
     python scripts/results.py --again      # run everything anew
     python scripts/results.py --table      # only write docs/results.md
+    python scripts/results.py --check      # only say whether docs/results.md is what the JSON says
 
 One run is one `agentrl train` in a process of its own, on one core; SFT's row is the warm start of
-the GRPO runs. Finished runs lie in docs/results/, one small JSON each.
+the recipe's first method. Finished runs lie in docs/results/, one small JSON each.
 """
 
 import argparse
@@ -18,31 +19,39 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SEEDS = (1, 2, 3)
-METHODS = ("grpo", "rloo")
-LEVELS = ("GoToObj", "GoToLocalS6N2")
-FIGURES = (
-    "success_random",
-    "success_expert",
-    "success_sft",
-    "success_final",
-    "seconds",
-    "cpu_seconds",
-)
+METHODS = {
+    "grpo": ("GRPO", ["advantage=grpo"]),
+    "dr_grpo": (
+        "Dr. GRPO",
+        ["advantage=grpo", "advantage.scale=none", "aggregate=constant", "aggregate.length=16"],
+    ),
+    "rloo": ("RLOO", ["advantage=rloo"]),
+}
+"""Name -> how the page calls it, and the settings that make it."""
+RECIPES = {
+    "babyai-GoToObj": ("grpo", "rloo"),
+    "babyai-GoToLocalS6N2": ("grpo", "rloo"),
+    "countdown": ("grpo", "dr_grpo", "rloo"),
+}
+"""`scripts/results-NAME.yaml` -> the methods that it is run with."""
+BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT"}
+"""Evaluations of the same run that stand beside the method's."""
 
 
-def run(level: str, method: str, seed: int) -> dict[str, object]:
+def run(recipe: str, method: str, seed: int) -> dict[str, object]:
     """Train once and return what is kept of it."""
-    recipe = ROOT / "scripts" / f"results-{level}.yaml"
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "agentrl", "train", str(recipe)]
+        command = [sys.executable, "-m", "agentrl", "train", str(config(recipe))]
         command += [f"run.folder={folder}", "run.name=run", f"run.seed={seed}"]
-        command += [f"advantage={method}"]
+        command += METHODS[method][1]
         subprocess.run(
-            command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=900
+            command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800
         )
         run_folder = Path(folder) / "run"
         [summary] = json.loads((run_folder / "summary.json").read_text())
@@ -50,7 +59,7 @@ def run(level: str, method: str, seed: int) -> dict[str, object]:
         versions = json.loads((run_folder / "versions.json").read_text())
     keep = ("name", "step", "split", "episodes", "successes", "success", "low", "high", "turns")
     return {
-        "level": level,
+        "recipe": recipe,
         "method": method,
         "seed": seed,
         "summary": summary,
@@ -59,14 +68,25 @@ def run(level: str, method: str, seed: int) -> dict[str, object]:
     }
 
 
-def kept(level: str, method: str, seed: int) -> Path:
+def config(recipe: str) -> Path:
+    """The recipe's file."""
+    return ROOT / "scripts" / f"results-{recipe}.yaml"
+
+
+def kept(recipe: str, method: str, seed: int) -> Path:
     """Where a run's JSON lies."""
-    return KEPT / f"babyai-{level}-{method}-{seed}.json"
+    return KEPT / f"{recipe}-{method}-{seed}.json"
 
 
-def cell(found: list[dict[str, object]], name: str) -> str:
-    """Mean over seeds, each seed's value, and the interval of all episodes together."""
-    results = [next(e for e in r["evals"] if e["name"] == name) for r in found]  # type: ignore[index]
+def found(recipe: str, method: str) -> list[dict[str, object]]:
+    """The finished runs of a method, one for each seed."""
+    paths = [kept(recipe, method, seed) for seed in SEEDS]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def cell(runs: list[dict[str, object]], name: str) -> str:
+    """Mean over seeds, the interval of all episodes together, and each seed's value."""
+    results = [next(e for e in r["evals"] if e["name"] == name) for r in runs]  # type: ignore[index]
     shares = [e["success"] for e in results]
     hits, n = sum(e["successes"] for e in results), sum(e["episodes"] for e in results)
     low, high = wilson(hits, n)
@@ -81,6 +101,44 @@ def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return (middle - half) / d, (middle + half) / d
 
 
+def section(recipe: str) -> list[str]:
+    """The recipe's table; nothing where its first method has no finished run."""
+    first = found(recipe, RECIPES[recipe][0])
+    if not first:
+        return []
+    env = yaml.safe_load(config(recipe).read_text())["env"]
+    settings = ", ".join(f"{k} {v}" for k, v in env.items() if not k.endswith(("name", "_tasks")))
+    lines = [
+        f"## {recipe.replace('-', ' ')}",
+        "",
+        f"Env `{env['name']}` with {settings}.",
+        "",
+        "| method | success (mean over seeds, interval) | each seed | wall s | CPU s |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [f"| {title} | {cell(first, name)} | | |" for name, title in BESIDE.items()]
+    for method in RECIPES[recipe]:
+        runs = found(recipe, method)
+        if runs:
+            wall, cpu = (
+                statistics.median(r["summary"][key] for r in runs)  # type: ignore[index]
+                for key in ("seconds", "cpu_seconds")
+            )
+            title = METHODS[method][0]
+            lines.append(f"| SFT, then {title} | {cell(runs, 'final')} | {wall:.0f} | {cpu:.0f} |")
+    summary, versions = first[0]["summary"], first[0]["versions"]
+    return [
+        *lines,
+        "",
+        f"Seeds {', '.join(str(r['seed']) for r in first)}; {summary['tasks']} test tasks; "  # type: ignore[index]
+        f"{summary['parameters']:,} weights; {summary['steps']} steps; recipe "  # type: ignore[index]
+        f"`scripts/results-{recipe}.yaml`; seconds are medians of whole runs, evaluations "
+        f"included, on one core (Python {versions['python']}, torch {versions['torch']}, "  # type: ignore[index]
+        f"transformers {versions['transformers']}, trl {versions['trl']}).",  # type: ignore[index]
+        "",
+    ]
+
+
 def page() -> str:
     """The Markdown of docs/results.md from the JSON that is there."""
     lines = [
@@ -90,47 +148,15 @@ def page() -> str:
         "measured with this code: success of sampled episodes (temperature 1) on test tasks whose",
         "initial states do not occur in training. In brackets the 95 % Wilson interval over the",
         "episodes of all seeds together. A seed changes demonstrations, initial weights, order of",
-        "tasks and sampling. GRPO and RLOO start from the same supervised warm start (SFT), which",
-        "is trained on few demonstrations until its dev loss stops falling; the checkpoint is",
-        "chosen by success on dev tasks.",
+        "tasks and sampling. The methods of a table start from the same supervised warm start",
+        "(SFT), which is trained on few demonstrations until its dev loss stops falling; the",
+        "checkpoint is chosen by success on dev tasks.",
+        "",
+        *(f"- **{title}**: `{' '.join(settings)}`." for title, settings in METHODS.values()),
         "",
     ]
-    for level in LEVELS:
-        runs = {m: [p for s in SEEDS if (p := kept(level, m, s)).exists()] for m in METHODS}
-        loaded = {m: [json.loads(p.read_text()) for p in paths] for m, paths in runs.items()}
-        if not loaded["grpo"]:
-            continue
-        lines += [
-            f"## babyai {level}",
-            "",
-            "| method | success (mean over seeds, interval) | each seed | wall s | CPU s |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        first = loaded["grpo"]
-        for name, title in (
-            ("random", "random (floor)"),
-            ("expert", "bot (ceiling)"),
-            ("sft", "SFT"),
-        ):
-            lines.append(f"| {title} | {cell(first, name)} | | |")
-        for method, found in loaded.items():
-            if not found:
-                continue
-            wall = statistics.median(r["summary"]["seconds"] for r in found)
-            cpu = statistics.median(r["summary"]["cpu_seconds"] for r in found)
-            lines.append(
-                f"| SFT, then {method.upper()} | {cell(found, 'final')} | {wall:.0f} | {cpu:.0f} |"
-            )
-        summary, versions = first[0]["summary"], first[0]["versions"]
-        lines += [
-            "",
-            f"Seeds {', '.join(str(r['seed']) for r in first)}; {summary['tasks']} test tasks; "
-            f"{summary['parameters']:,} weights; {summary['steps']} steps; recipe "
-            f"`scripts/results-{level}.yaml`; seconds are medians of whole runs, evaluations "
-            f"included, on one core (Python {versions['python']}, torch {versions['torch']}, "
-            f"transformers {versions['transformers']}, trl {versions['trl']}).",
-            "",
-        ]
+    for recipe in RECIPES:
+        lines += section(recipe)
     return "\n".join(lines)
 
 
@@ -139,17 +165,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Regenerate docs/results.md.")
     parser.add_argument("--again", action="store_true", help="run everything anew")
     parser.add_argument("--table", action="store_true", help="only write the page")
-    parser.add_argument("--level", choices=LEVELS, action="append", help="run only this level")
+    parser.add_argument("--check", action="store_true", help="only compare the page with the JSON")
+    parser.add_argument("--recipe", choices=RECIPES, action="append", help="run only this recipe")
     args = parser.parse_args()
+    if args.check:
+        if PAGE.read_text() != page():
+            sys.exit("docs/results.md is not what docs/results/*.json say: results.py --table")
+        return
     KEPT.mkdir(parents=True, exist_ok=True)
-    levels = args.level or LEVELS
-    jobs = [(level, method, seed) for level in levels for method in METHODS for seed in SEEDS]
-    for level, method, seed in [] if args.table else jobs:
-        path = kept(level, method, seed)
-        if path.exists() and not args.again:
-            continue
-        print(f"=== {level} {method} seed {seed}", flush=True)
-        path.write_text(json.dumps(run(level, method, seed), indent=1) + "\n")
+    for recipe in [] if args.table else args.recipe or RECIPES:
+        for method in RECIPES[recipe]:
+            for seed in SEEDS:
+                path = kept(recipe, method, seed)
+                if args.again or not path.exists():
+                    print(f"=== {recipe} {method} seed {seed}", flush=True)
+                    path.write_text(json.dumps(run(recipe, method, seed), indent=1) + "\n")
     PAGE.write_text(page())
     print(f"wrote {PAGE.relative_to(ROOT)}")
 

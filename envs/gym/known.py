@@ -109,24 +109,25 @@ KNOWN: Mapping[str, Known] = {
 }  # fmt: skip
 """By id without version."""
 
-_COLOUR = re.compile(r"\x1b\[([1-9][0-9;]*)m(.*?)\x1b\[0m", re.DOTALL)
+_ESCAPE = re.compile(r"\x1b\[([0-9;]*)m")
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 
 
 def uncoloured(text: str) -> str:
     """ANSI colours as text: `<blue B>`, and `<on yellow _>` for a background (a space as `_`)."""
-
-    def named(found: re.Match[str]) -> str:
-        words = []
-        for code in filter(str.isdigit, found[1].split(";")):
-            if 30 <= int(code) <= 37:
-                words.append(_COLOURS[int(code) - 30])
-            elif 40 <= int(code) <= 47:
-                words.append(f"on {_COLOURS[int(code) - 40]}")
-        inside = found[2].replace(" ", "_")
-        return f"<{' '.join(words)} {inside}>" if words else inside
-
-    return _COLOUR.sub(named, text).strip("\n")
+    plain, colours = "", list[str]()
+    for i, part in enumerate(_ESCAPE.split(text)):
+        if i % 2 == 0:
+            plain += f"<{' '.join(colours)} {part.replace(' ', '_')}>" if colours and part else part
+            continue
+        for code in (int(code or 0) for code in part.split(";")):
+            if code == 0:
+                colours.clear()
+            elif 30 <= code <= 37:
+                colours.append(_COLOURS[code - 30])
+            elif 40 <= code <= 47:
+                colours.append(f"on {_COLOURS[code - 40]}")
+    return plain.strip("\n")
 
 
 def known(gym_id: str) -> Known:

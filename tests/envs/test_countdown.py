@@ -75,15 +75,15 @@ def test_a_calculation_may_be_written_in_several_ways(action: str) -> None:
 @pytest.mark.parametrize(
     ("action", "reason"),
     [
-        ("", "say a calculation such as 8 - 5"),
-        ("8 - 5 = 3", "say a calculation such as 8 - 5"),
-        ("8 ** 5", "say a calculation such as 8 - 5"),
-        ("8 + 5 + 3", "say a calculation such as 8 - 5"),
-        ("__import__('os')", "say a calculation such as 8 - 5"),
-        ("9" * 5000 + " + 1", "say a calculation such as 8 - 5"),
-        ("٨ - ٥", "say a calculation such as 8 - 5"),
-        ("answer 8", "say a calculation such as 8 - 5"),
-        (["8 - 5"], "say a calculation such as 8 - 5"),
+        ("", "say a calculation such as calc 8 - 5"),
+        ("8 - 5 = 3", "say a calculation such as calc 8 - 5"),
+        ("8 ** 5", "say a calculation such as calc 8 - 5"),
+        ("8 + 5 + 3", "say a calculation such as calc 8 - 5"),
+        ("__import__('os')", "say a calculation such as calc 8 - 5"),
+        ("9" * 5000 + " + 1", "say a calculation such as calc 8 - 5"),
+        ("٨ - ٥", "say a calculation such as calc 8 - 5"),
+        ("answer 8", "say a calculation such as calc 8 - 5"),
+        (["8 - 5"], "say a calculation such as calc 8 - 5"),
         ("9 - 5", "there is no 9"),
         ("8 + 8", "there is no other 8"),
         ("8 / 5", "8 / 5 is not whole and positive"),
@@ -122,7 +122,13 @@ def test_the_limit_of_turns_truncates() -> None:
 
 def test_an_answer_must_be_said_where_the_settings_ask_for_it() -> None:
     env = dealt(13, 8, 5, ends="answer")
-    assert env.legal_actions() == ["8 + 5", "8 - 5", "8 * 5", "answer 8", "answer 5"]
+    assert env.legal_actions() == [
+        "calc 8 + 5",
+        "calc 8 - 5",
+        "calc 8 * 5",
+        "answer 8",
+        "answer 5",
+    ]
     assert not env.step(env.expert_action()).terminated
     assert env.expert_action() == "answer 13"
     step = env.step("answer 13")

@@ -167,7 +167,8 @@ def test_ansi_renderings_keep_their_colours_as_words() -> None:
     assert "<magenta R>" in shown
     assert "<blue B>" in shown
     assert "<on yellow _>" in shown
-    assert uncoloured("a\x1b[0mb\x1b[32;1mc\x1b[0m") == "a\x1b[0mb<green c>"
+    nested = "a\x1b[0mb\x1b[32;1mc\x1b[0m \x1b[35m\x1b[42mY\x1b[0m\x1b[0m|"
+    assert uncoloured(nested) == "ab<green c> <magenta on green Y>|"
 
 
 def test_an_env_that_nobody_wrote_words_for_is_shown_by_its_space() -> None:

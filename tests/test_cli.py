@@ -79,6 +79,7 @@ def test_a_mistyped_command_line_says_what_was_meant(argv: list[str], message: s
         (["train", "{file}", "steps"],
          "steps: an override is written key=value, such as optim.lr=1e-4"),
         (["train", "{file}", "optim.lrr=1"], "optim.lrr: unknown key; did you mean 'lr'?"),
+        (["train", "{file}", "--preset", "dr_grpo"], "--preset: no preset in"),
         (["eval", "nowhere"], "nowhere: there is no such run folder or checkpoint"),
         (["eval", "{folder}", "--samples", "0"], "--samples: must be 1 or more (got 0)"),
         (["play", "babyia"], "env: no env is called 'babyia'; did you mean 'babyai'?"),

@@ -487,6 +487,9 @@ class Sink(Protocol):
         """The step's metrics. A sink that cannot write them says so once and never raises for it:
         training goes on."""
 
+    def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None:
+        """An evaluation's success, reward and so on; `name` says of whom (`dev`, `final`, ...)."""
+
     def say(self, text: str) -> None:
         """One line for people."""
 

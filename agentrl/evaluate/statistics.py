@@ -99,6 +99,11 @@ class EvalResult:
         """The denominator of `success`: episodes that did not fail."""
         return self.episodes - sum(self.failures.values())
 
+    def numbers(self) -> dict[str, float]:
+        """What is followed over the evaluations of a run."""
+        keys = ("success", "reward", "turns", "tokens", "invalid")
+        return {key: getattr(self, key) for key in keys}
+
     def to_json(self) -> dict[str, Json]:
         """Plain data, with null for NaN."""
         plain: dict[str, Json] = {}

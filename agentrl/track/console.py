@@ -92,6 +92,9 @@ class Console:
     def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None:
         """A bar has no room for episodes."""
 
+    def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None:
+        """The run says how an evaluation ended."""
+
     def say(self, text: str) -> None:
         """One line, above the bar where there is one."""
         self._screen().print(text, markup=False, highlight=False, soft_wrap=True)

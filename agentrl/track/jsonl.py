@@ -58,6 +58,9 @@ class JsonLines:
     def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None:
         """Episodes stand in files of their own (`trajectories/`)."""
 
+    def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None:
+        """Evaluations stand in a file of their own (`evals.jsonl`)."""
+
     def say(self, text: str) -> None:
         """Lines for people are not metrics."""
 

@@ -83,6 +83,10 @@ class TensorBoard:
         values = [Summary.Value(tag=key, simple_value=value) for key, value in metrics.items()]
         self._write(Event(step=step, summary=Summary(value=values)))
 
+    def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None:
+        """Scalars `eval/NAME/...`."""
+        self.log(step, {f"eval/{name}/{key}": value for key, value in numbers.items()})
+
     def say(self, text: str) -> None:
         """Lines for people are not shown."""
 

@@ -125,6 +125,10 @@ class WeightsAndBiases:
         values: dict[str, Json] = {key: finite(value) for key, value in metrics.items()}
         self._write({"step": step, "metrics": values})
 
+    def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None:
+        """Scalars `eval/NAME/...` in the step's row."""
+        self.log(step, {f"eval/{name}/{key}": value for key, value in numbers.items()})
+
     def say(self, text: str) -> None:
         """Lines for people are not shown."""
 
@@ -169,7 +173,7 @@ class WeightsAndBiases:
             self._attempt(self._begin_again)
 
     def _tell(self, line: Mapping[str, Json]) -> None:
-        """One line of the journal to W&B; a step's table goes into the row of its metrics."""
+        """One line of the journal to W&B, which ends a step's row when the next step begins."""
         import wandb
 
         assert self._run is not None
@@ -179,11 +183,11 @@ class WeightsAndBiases:
         if "metrics" in line:
             metrics = cast("Mapping[str, float | None]", line["metrics"])
             values = {k: math.nan if value is None else value for k, value in metrics.items()}
-            self._run.log(values, step=step, commit=True)
+            self._run.log(values, step=step)
         if "episodes" in line:
             cells = cast("list[list[Cell]]", line["episodes"])
             table = wandb.Table(columns=list(COLUMNS), data=cells, allow_mixed_types=True)
-            self._run.log({"episodes": table}, step=step, commit=False)
+            self._run.log({"episodes": table}, step=step)
 
     def _begin(self) -> None:
         """A W&B run under our id, told all that the journal holds."""

@@ -342,16 +342,19 @@ class Run:
                     step=step,
                 )
             )
-            self._append_eval(result)
+            self._keep_eval(result, step, settings.split)
             dev = None if math.isnan(result.success) else result.success
             self.say(f"step {step}: {settings.split} success {result.success:.3f}")
         every = self.config.checkpoint.every
         if dev is not None or is_last or (every and step % every == 0):
             self._save(step, dev_success=dev)
 
-    def _append_eval(self, result: EvalResult) -> None:
+    def _keep_eval(self, result: EvalResult, step: int, name: str) -> None:
+        """Into evals.jsonl, and to the sinks as what was known after step `step`."""
         if self.is_first:
             self.outbox.write("evals.jsonl", partial(append_eval, self.folder, result))
+            for sink in self.config.track:
+                sink.evaluation(step, name, result.numbers())
 
     def _save(self, step: int, *, dev_success: float | None = None) -> None:
         """A checkpoint. One that cannot be written is said and tried at its next turn; the last
@@ -412,7 +415,7 @@ class Run:
         )
         result = replace(result, step=step)
         self.results[name] = result
-        self._append_eval(result)
+        self._keep_eval(result, self.config.run.steps if name == "final" else step, name)
         self._write_episodes(f"eval-{name}", "eval", name, result.step, groups[:20])
         self.say(
             f"{name}: success {result.success:.3f} ({result.low:.3f}-{result.high:.3f}) on "

@@ -58,6 +58,17 @@ def test_every_metric_of_every_step_is_read_back_before_the_file_is_closed(tmp_p
     sink.close()
 
 
+def test_evaluations_are_curves_of_their_own(tmp_path: Path) -> None:
+    sink = opened(tmp_path)
+    sink.evaluation(0, "random", {"success": 0.125})
+    for step in (2, 4):
+        sink.log(step, {"a": 1.0})
+        sink.evaluation(step, "dev", {"success": step / 8})
+    sink.close()
+    assert scalars(tmp_path, "eval/random/success") == [(0, 0.125)]
+    assert scalars(tmp_path, "eval/dev/success") == [(2, 0.25), (4, 0.5)]
+
+
 def test_a_resumed_run_takes_back_later_steps_and_goes_on(tmp_path: Path) -> None:
     first = opened(tmp_path)
     for step in range(1, 6):

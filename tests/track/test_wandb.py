@@ -62,14 +62,18 @@ def test_the_sink_is_found_by_its_name() -> None:
 def test_rows_tables_and_settings_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("optim:\n  lr: 0.5\n")
     track = opened(tmp_path, project="little", episodes_every=2, episodes_shown=3)
+    track.evaluation(0, "random", {"success": 0.125})
     for step in (1, 2, 3):
         track.episodes(step, episodes(step))
         track.log(step, {"loss/kl": step / 4, "loss/grad_norm": math.nan})
+        track.evaluation(step, "dev", {"success": step / 8})
     track.close()
     track.close()
     (folder,) = offline_folders(tmp_path)
-    assert column(folder, "loss/kl") == [(1, 0.25), (2, 0.5), (3, 0.75)]
-    assert column(folder, "loss/grad_norm")[0] == (1, "NaN")
+    assert column(folder, "loss/kl") == [(0, None), (1, 0.25), (2, 0.5), (3, 0.75)]
+    assert column(folder, "loss/grad_norm")[1] == (1, "NaN")
+    assert column(folder, "eval/dev/success")[1:] == [(1, 0.125), (2, 0.25), (3, 0.375)]
+    assert history(folder)[0]["eval/random/success"] == 0.125
     (run,) = log_records(folder, "run")
     assert (run["project"], run["display_name"]) == ("little", "quickstart")
     assert run["config"]["update"]["optim"] == {"lr": 0.5}

@@ -4,61 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from agentrl.core import registry
-from agentrl.core.config import Config
 from agentrl.core.errors import CheckpointError, ConfigError
 from agentrl.core.types import Json, Task
 from agentrl.track.jsonl import read_metrics
-from agentrl.track.trajectories import EpisodeRecord
 from agentrl.train.checkpoint import Checkpoints, verify
 from agentrl.train.loop import train
 from support.same import differences
+from support.stopping import stopped, stopping_sink
 from support.whole_runs import tiny, training_envs
 
-__all__ = ["training_envs"]
+__all__ = ["stopping_sink", "training_envs"]
 pytestmark = pytest.mark.usefixtures("training_envs")
 KEPT = ("checkpoint.every=1", "checkpoint.keep=9", "run.steps=4", "eval.every=2")
-
-
-class StoppedError(Exception):
-    """What stands in for a kill."""
-
-
-@dataclass(kw_only=True)
-class StopAt:
-    """A sink that ends the run when a step is logged: before its evaluation and checkpoint."""
-
-    step: int
-
-    def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None: ...
-
-    def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None: ...
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if step == self.step:
-            raise StoppedError
-
-    def say(self, text: str) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@pytest.fixture(autouse=True)
-def stopping_sink(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.names("track")
-    monkeypatch.setitem(registry._parts["track"], "stop-at", StopAt)
-
-
-def stopped(config: Config, step: int) -> None:
-    """Train until step `step` is logged."""
-    with pytest.raises(StoppedError):
-        train(replace(config, track=(*config.track, StopAt(step=step))), "auto")
 
 
 @pytest.mark.parametrize("step", [1, 3, 4])

@@ -56,6 +56,8 @@ class FullFrom:
 
     def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None: ...
 
+    def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None: ...
+
     def close(self) -> None:
         room(-1)
 

@@ -112,6 +112,7 @@ def replayed(env: EchoEnv, task: Task, sampled: str) -> tuple[list[str], float] 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_stock_grpo_plays_the_env_and_uses_its_reward_and_mask(echoing: LoadedPolicy) -> None:
     """Sampled by TRL itself; every call is played again, and rewards and masked text agree."""
     env, tokenizer = EchoEnv(), echoing.tokenizer

@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 SEEDS ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all results docs wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed results docs wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -54,10 +55,17 @@ check: $(INSTALLED)  ## lint, formatting, types, direction of imports
 	$(BIN)/lint-imports
 
 test: $(INSTALLED)  ## the tests that need nothing special, under two minutes (PYTEST_ARGS=...)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)  ## the slow ones as well
-	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 $(PYTEST_ARGS)
+
+test-distributed: $(VENV)/.installed-deepspeed  ## every training backend on two processes (CPU)
+	$(BIN)/python -m pytest -m distributed $(PYTEST_ARGS)
+
+$(VENV)/.installed-deepspeed: $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,deepspeed]'
+	@touch $@
 
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each

@@ -25,7 +25,7 @@ FENCE = re.compile(
 )
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 SHELL = {"bash", "sh", "shell", "console"}
-OTHER_PROGRAMS = {"accelerate", "cd", "git", "torchrun"}
+OTHER_PROGRAMS = {"accelerate", "cd", "git", "tensorboard", "torchrun", "wandb"}
 ONLY_LOOK = {"list", "explain"}
 
 

@@ -1,17 +1,23 @@
 """Runs that are killed by SIGKILL at random moments and go on, again and again.
 
+    PYTHONPATH=tests python -m support.kills 200 docs/reliability/kills.json
+
 A fork server that has imported everything starts each attempt, so that most of its time is a run
 and not an import.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import platform
 import signal
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -57,7 +63,13 @@ def attempt(settings: dict[str, object], overrides: list[str]) -> None:
 
 
 def kill_often(
-    settings: dict[str, object], folder: Path, *, kills: int, seed: int, variants: list[list[str]]
+    settings: dict[str, object],
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    variants: list[list[str]],
+    note: Callable[[KillReport], None] = lambda report: None,
 ) -> KillReport:
     """Kill runs of a config until `kills` kills have happened and the run they hit has ended.
 
@@ -68,6 +80,7 @@ def kill_often(
     Args:
         settings: the config as YAML would hold it.
         variants: overrides; each run takes the next.
+        note: gets the report so far at the end of each run.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["agentrl.train.loop", "agentrl.train.trl", "support.kills"])
@@ -91,7 +104,8 @@ def kill_often(
         report.runs += 1
         found = differences(whole.folder, run)
         report.mismatches += [f"run {report.runs}: {what}" for what in found]
-    report.seconds = time.monotonic() - began
+        report.seconds = time.monotonic() - began
+        note(report)
     return report
 
 
@@ -162,3 +176,49 @@ def _play(
     assert process.exitcode is not None, f"an attempt hung for {ATTEMPT_S:g} s"
     assert process.exitcode == 0, f"an attempt ended with {process.exitcode}"
     return True
+
+
+SETTINGS: dict[str, object] = {
+    "run": {"name": "killed", "steps": 6, "seed": 3, "device": "cpu"},
+    "model": {
+        "model_type": "qwen3",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 256,
+    },
+    "tokenizer": {"vocabulary": 280, "texts": 10},
+    "env": {"name": "countdown", "numbers": 3},
+    "sampling": {"max_tokens": 6},
+    "rollout": {"tasks_per_step": 3, "group_size": 3, "max_turns": 3},
+    "kl": "k3",
+    "sft": {"demos": 2, "dev_demos": 2, "max_steps": 4, "eval_every": 2},
+    "optim": {"lr": 1e-3, "updates_per_batch": 2},
+    "eval": {"every": 2, "tasks": 3, "final_tasks": 3},
+    "checkpoint": {"every": 1},
+    "track": ["jsonl"],
+}
+"""A run of six steps with a warm start, a reference model and a checkpoint at every step."""
+VARIANTS = [[], ["lora.rank=4"]]
+
+
+def main(kills: int, path: Path, seed: int = 1) -> None:
+    """Kill that often and keep the report as JSON, written anew at the end of every run."""
+
+    def note(report: KillReport) -> None:
+        machine = (
+            f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**asdict(report), "machine": machine}, indent=1) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        kill_often(SETTINGS, Path(folder), kills=kills, seed=seed, variants=VARIANTS, note=note)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -56,7 +56,7 @@ class TrlEnvironment(Env):
     imported, and its tools are read, when the config is loaded."""
     rows: Path | None = None
     """A JSON-lines file; `reset` gets the keys of a line. Without it `reset` gets `seed`."""
-    seeds: Annotated[int, Ge(1)] = 400
+    seeds: Annotated[int, Ge(1)] = 1_000
     """How many seeds there are without a file; a hash of the row decides its split (2:1:1)."""
     reward: str = "get_reward"
     """Method or attribute that holds the reward so far; a turn's reward is what it adds."""

@@ -226,13 +226,16 @@ def test_clips_equal_trl(low: float, high: float) -> None:
     both(given(), trl={"epsilon": low, "epsilon_high": high}, loss=PpoClip(low=low, high=high))
 
 
-def test_the_dual_clip_equals_trl_s_two_sided_clip() -> None:
-    """TRL caps the ratio at `delta` before the maximum, ours bounds the loss where A < 0: one
-    function, as long as `delta > 1 + high`."""
+@pytest.mark.parametrize(
+    "loss", [PpoClip(low=0.2, high=0.28, dual=1.4), PpoClip(low=0.2, high=0.28, delta=1.4)]
+)
+def test_the_two_sided_clip_equals_trl_s(loss: PpoClip) -> None:
+    """TRL and `delta` cap the ratio before the maximum, `dual` bounds the loss where A < 0: one
+    function above `1 + high`, below which ours refuses `delta` and TRL does not."""
     rows = given()
     ratio_BT = (rows.new_BT - rows.old_BT).exp()
     assert (ratio_BT > 1.4).any()
-    both(rows, trl={"delta": 1.4}, loss=PpoClip(low=0.2, high=0.28, dual=1.4))
+    both(rows, trl={"delta": 1.4}, loss=loss)
 
 
 def test_a_row_without_a_trained_token_counts_with_trl_and_not_with_us() -> None:

@@ -35,6 +35,7 @@ class Rewrite:
     became: str
 
     def __str__(self) -> str:
+        """One line for people."""
         head = f"turn {self.turn} opened a new row"
         if self.part == "pictures":
             return f"{head}: it was shown other pictures than the row so far"
@@ -88,6 +89,7 @@ def _rewrite(turns: Sequence[Turn], k: int, decode: Decode) -> Rewrite:
     lengths = range(len(row) + 1)
     position = bisect_right(lengths, at, key=lambda n: len(decode(list(row[:n])))) - 1
     position = min(position, len(row) - 1)
+    begin = min(at, len(decode(list(row[:position]))))  # whole tokens read better
     of = next(
         j
         for j, turn in enumerate(turns[:k])
@@ -98,6 +100,6 @@ def _rewrite(turns: Sequence[Turn], k: int, decode: Decode) -> Rewrite:
         of=of,
         part="prompt" if position < len(turns[of].prompt_ids) else "reply",
         position=position,
-        was=before[at : at + EXCERPT],
-        became=now[at : at + EXCERPT],
+        was=before[begin : begin + EXCERPT],
+        became=now[begin : begin + EXCERPT],
     )

@@ -436,7 +436,8 @@ def _check_detector(turns: Sequence[Turn], table: Table) -> None:
         )
         if rewrite.part == "pictures" or "#0:" not in before:  # a tokenizer of few words
             continue
-        assert before[at:].startswith(rewrite.was)
+        begins = range(max(at - len(rewrite.was), 0), at + 1)
+        assert any(before.startswith(rewrite.was, begin) for begin in begins), rewrite
         marks = {j: before.find(f"#{j}:") for j in range(len(turns))}
         of = max((j for j, mark in marks.items() if 0 <= mark <= at), default=0)
         is_between = rewrite.part == "prompt" and rewrite.of == of + 1

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from agentrl.core.protocols import Env, RunsIn
-from agentrl.core.registry import register
 from agentrl.core.types import Action, Json, Observation, Split, Step, Task
 from agentrl.text.calls import call, calls_of
 
 NUMBERS: dict[Split, range] = {"train": range(1, 5), "dev": range(5, 7), "test": range(7, 9)}
 
 
-@register("env", "box")
 @dataclass(kw_only=True)
 class Box(Env):
     """`look` tells the number on the key; `open(number=...)` opens the box and ends the episode."""

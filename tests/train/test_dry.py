@@ -9,6 +9,7 @@ import pytest
 
 from agentrl.train.dry import dry_run
 from support.models import CHATML, save_model
+from support.templates import STYLES
 from support.whole_runs import tiny, training_envs
 
 __all__ = ["training_envs"]
@@ -33,3 +34,17 @@ def test_a_dry_run_says_what_fails(tmp_path: Path) -> None:
     lines = dry_run(tiny(tmp_path, "env.name=bad", model=str(model)))
     assert len(lines) == 1
     assert "the env failed: env BadEnv: step raised ValueError: the dog ate the world" in lines[0]
+
+
+def test_a_dry_run_names_the_turn_whose_words_the_template_rewrites(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "llama", "llama", STYLES["reminds"].template)
+    lines = dry_run(tiny(tmp_path, "env=echo", model=str(model)))
+    [told] = [line for line in lines if "opened a new row" in line]
+    assert re.match(r"task echo/\d+: turn 1 opened a new row: in the prompt of turn 0, '", told)
+    assert "Remember" in told
+    assert told.endswith(
+        "the chat template rewrote what came before (renderer=append would keep it)"
+    )
+    kept = dry_run(tiny(tmp_path, "env=echo", "renderer=append", model=str(model)))
+    assert not [line for line in kept if "opened a new row" in line]
+    assert "1 row(s)" in kept[0]

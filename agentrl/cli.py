@@ -12,9 +12,12 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import agentrl
@@ -45,14 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 when something failed; 2 for a config or command line that cannot be
-        used; 130 after Ctrl-C.
+        used; 130 after Ctrl-C; 143 after SIGTERM, which ends a command in the same way.
     """
     is_debugging = os.environ.get("AGENTRL_DEBUG") == "1"
     logging.basicConfig(
         level=logging.INFO if is_debugging else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    terminations: list[int] = []
     try:
+        _heed_sigterm(terminations)
         args = parse(sys.argv[1:] if argv is None else argv)
         run: Callable[[argparse.Namespace], int] = args.run
         return run(args)
@@ -62,11 +67,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt as stopped:
-        _complain(str(stopped) or "interrupted")
-        return 130
+        words = str(stopped) or "interrupted"
+        _complain(words.replace("interrupted", "terminated", 1) if terminations else words)
+        return 143 if terminations else 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _heed_sigterm(terminations: list[int]) -> None:
+    """Let SIGTERM, which schedulers send before they kill, do what Ctrl-C does."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        terminations.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in background jobs of a shell
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

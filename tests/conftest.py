@@ -10,9 +10,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import ipaddress
 import socket
 import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+from support.fault_log import FaultLog
 
 hypothesis.settings.register_profile(
     "agentrl",
@@ -75,6 +78,8 @@ def one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+_faults = pytest.StashKey[FaultLog]()
+
 # --- --must-run=trl,...: a skip of such a test fails the run ------------------------------
 
 
@@ -85,10 +90,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MARKERS",
         help="comma-separated markers whose tests may not be skipped",
     )
+    parser.addoption(
+        "--record-faults",
+        type=Path,
+        metavar="FILE",
+        help="run only the tests that use `fault_log`, and write what they measured",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(MustRun(config.option.must_run))
+    config.stash[_faults] = FaultLog()
 
 
 class MustRun:
@@ -110,3 +122,27 @@ class MustRun:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for skip in self.skips:
             terminalreporter.write_line(f"SKIPPED BUT MUST RUN: {skip}", red=True)
+
+
+# --- --record-faults=FILE: what tests that inject faults measured ---------------------------------
+
+
+@pytest.fixture
+def fault_log(request: pytest.FixtureRequest) -> FaultLog:
+    """Takes the rows of the fault matrix; see `support/fault_log.py`."""
+    log = request.config.stash[_faults]
+    log.test = request.node.nodeid.partition("[")[0]
+    return log
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.record_faults is not None:
+        needless = [item for item in items if "fault_log" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=needless)
+        items[:] = [item for item in items if item not in needless]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    file = session.config.option.record_faults
+    if file is not None and session.exitstatus == pytest.ExitCode.OK:
+        session.config.stash[_faults].write(file)

@@ -103,6 +103,8 @@ class Rollout:
     """Seconds that the engine may take for one reply (above 0)."""
     env_timeout_s: Seconds | None = None
     """Seconds that the environment may take for one call; `none` is the environment's own limit."""
+    reward_timeout_s: Seconds = 120.0
+    """Seconds that the reward may take for one episode, or for one group (above 0)."""
     on_invalid: Literal["tell", "pass", "end"] = "tell"
     """A reply without an action: `tell` the model and use up the turn, `pass` the text on to the
     environment, or `end` the episode."""
@@ -110,6 +112,8 @@ class Rollout:
     """Where environments run; `auto` is what the environment asks for."""
     in_flight: Annotated[int, Ge(0)] = 0
     """Most episodes at a time (0: all of a step)."""
+    env_processes: Count = 32
+    """Most episodes at a time where each environment is a process (1 or more)."""
     shared: Literal["once", "each"] = "once"
     """Tokens that branches share are trained `once`, or in the row of `each` branch."""
 

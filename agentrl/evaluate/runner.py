@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentrl.core import registry
-from agentrl.core.config import Config, load_config
+from agentrl.core.config import Config, Rollout, load_config
 from agentrl.core.errors import ConfigError
-from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Share, abilities
+from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Runner, Share, abilities
 from agentrl.core.types import Group, Split, Task, Trajectory
 from agentrl.engines.policy import LoadedPolicy, load_policy, load_tokenizer
 from agentrl.evaluate.checkpoints import resolve_checkpoint
@@ -22,7 +22,7 @@ from agentrl.rollout.corpus import corpus
 from agentrl.rollout.episode import Rules, Table
 from agentrl.rollout.lockstep import Lockstep
 from agentrl.rollout.rewrites import first_rewrite
-from agentrl.rollout.runners import runner_for
+from agentrl.rollout.runners import ProcessRunner, runner_for
 from agentrl.rollout.share import Solo
 from agentrl.rollout.worker import Worker
 from agentrl.text.context import Full
@@ -135,10 +135,18 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         reward=config.reward,
         strategy=config.strategy,
         seed=config.run.seed,
-        in_flight=config.rollout.in_flight,
+        in_flight=_in_flight(config.rollout, runner),
+        reward_timeout_s=config.rollout.reward_timeout_s,
         share=share or Solo(),
     )
     return Stage(config=config, policy=policy, renderer=renderer, worker=worker)
+
+
+def _in_flight(settings: Rollout, runner: Runner) -> int:
+    """Most episodes at a time; each env process costs memory, so those are bounded."""
+    if not isinstance(runner, ProcessRunner):
+        return settings.in_flight
+    return min(settings.in_flight or settings.env_processes, settings.env_processes)
 
 
 def first_tasks(tasks: Sequence[Task], count: int) -> list[Task]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import queue
 import threading
 import time
@@ -261,6 +262,7 @@ class EnvPool:
         self._template = template
         self._idle: list[EnvHandle] = []
         self._lent: set[EnvHandle] = set()
+        self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))
 
     @property
     def size(self) -> int:
@@ -269,9 +271,17 @@ class EnvPool:
 
     async def acquire(self) -> EnvHandle:
         """An env that nobody else has until it is released. Raises `EnvError`, `DeadlineError`."""
-        env = self._idle.pop() if self._idle else await self._runner.open(self._template)
+        env = self._idle.pop() if self._idle else await self._open()
         self._lent.add(env)
         return env
+
+    async def _open(self) -> EnvHandle:
+        """A new env, or one that was given back meanwhile; a core opens one at a time.
+
+        Starting a process is work, and its deadline would pass if a hundred started at once.
+        """
+        async with self._turns:
+            return self._idle.pop() if self._idle else await self._runner.open(self._template)
 
     async def release(self, env: EnvHandle, *, is_broken: bool = False) -> None:
         """Give it back; a broken one is closed and never lent again."""

@@ -25,8 +25,9 @@ from agentrl.rollout.runners import runner_for
 from agentrl.rollout.worker import Worker
 from support import WAKE, AsyncEchoEnv, BadEnv, EchoEnv
 from support.envs import Fault
-from support.faulty import BadEngine, EngineFault, OnceBadEnv
-from support.play import collect, engine_agent, right, table, worker
+from support.fault_log import FaultLog
+from support.faulty import BadEngine, BadReward, EngineFault, OnceBadEnv
+from support.play import collect, engine_agent, right, table, worker, wrong
 
 TASK = EchoEnv().tasks("train")[10]
 DEADLINE_S = 1.0
@@ -41,17 +42,34 @@ ENV_FAULTS: list[tuple[Fault, str]] = [
     ("hang", "step"),
     ("exit", "reset"),
     ("exit", "step"),
+    ("killed", "step"),
+    ("memory", "step"),
 ]
 SAYS: Mapping[Fault, str] = {
     "raise": "raised ValueError: the dog ate the world",
     "garbage": "got int 42",
     "hang": f"did not answer within {DEADLINE_S:g} s",
     "exit": "its process exited with 3 during",
+    "killed": "its process was killed by signal 9 during step",
+    "memory": "step raised MemoryError",
+}
+DOES: Mapping[str, str] = {
+    "raise": "raises",
+    "garbage": "returns garbage",
+    "hang": "hangs",
+    "exit": "exits the process",
+    "killed": "is killed by SIGKILL, as the OOM killer does",
+    "memory": "asks for more memory than RLIMIT_AS allows",
+    "crash": "loses its connection",
+    "nan": "answers NaN logprobs",
+    "empty": "answers no token",
+    "short": "answers fewer logprobs than tokens",
+    "versions": "answers versions of another length",
 }
 SURVIVABLE: Mapping[RunsIn, tuple[Fault, ...]] = {
     "inline": ("raise", "garbage"),  # a sync call cannot be cut inline: test_runners.py
     "thread": ("raise", "garbage", "hang"),
-    "process": ("raise", "garbage", "hang", "exit"),
+    "process": ("raise", "garbage", "hang", "exit", "killed", "memory"),
 }
 QUICK = {("process", "hang", "step"), ("process", "exit", "step")}  # each process costs a second
 
@@ -109,7 +127,7 @@ def twice(by: Worker, *, group_size: int) -> tuple[Group, Group, int]:
 
 @pytest.mark.parametrize(("runs_in", "fault", "at"), MATRIX)
 def test_an_env_that_breaks_costs_one_episode_and_is_not_lent_again(
-    runs_in: RunsIn, fault: Fault, at: str, tmp_path: Path
+    runs_in: RunsIn, fault: Fault, at: str, tmp_path: Path, fault_log: FaultLog
 ) -> None:
     env = OnceBadEnv(fault=fault, at=at, claim=str(tmp_path / "claim"))
     size = 2 if runs_in == "process" else 3
@@ -128,9 +146,28 @@ def test_an_env_that_breaks_costs_one_episode_and_is_not_lent_again(
     )
     assert [t.success for t in second.trajectories] == [True] * size
     assert left == (size - 1 if runs_in != "inline" else 1), "the broken env is gone"
+    fault_log.groups(
+        "env",
+        f"{at} {DOES[fault]}",
+        runs_in,
+        deadline_s=DEADLINE_S,
+        groups=[first, second],
+        failed=1,
+    )
 
 
-def test_a_coroutine_that_hangs_inline_is_cut() -> None:
+@pytest.mark.parametrize("runs_in", ["thread", pytest.param("process", marks=pytest.mark.slow)])
+def test_a_slow_env_within_its_deadline_is_no_fault(
+    runs_in: RunsIn, tmp_path: Path, fault_log: FaultLog
+) -> None:
+    env = OnceBadEnv(fault="slow", claim=str(tmp_path / "claim"))
+    by = worker(env, runner=runner_for(env, runs_in), at=table(env_timeout_s=DEADLINE_S))
+    groups = collect(by, SOLVES, [TASK])
+    what = "step takes a fifth of its deadline"
+    fault_log.groups("env", what, runs_in, deadline_s=DEADLINE_S, groups=groups)
+
+
+def test_a_coroutine_that_hangs_inline_is_cut(fault_log: FaultLog) -> None:
     sleeper = EchoEnv().tasks("train")[10]
     stuck = type(sleeper)(id="stuck", seed=0, answer="sleep", data=sleeper.data)
     by = worker(AsyncEchoEnv(), at=table(env_timeout_s=0.3))
@@ -142,13 +179,15 @@ def test_a_coroutine_that_hangs_inline_is_cut() -> None:
         [Stop.DONE] * 2,
     ]
     assert {t.failure.where for t in groups[0].trajectories if t.failure} == {"env"}
+    what = "reset hangs in a coroutine, twice"
+    fault_log.groups("env", what, "inline", deadline_s=0.3, groups=groups, failed=2)
 
 
 @pytest.mark.parametrize(
     "runs_in", ["inline", "thread", pytest.param("process", marks=pytest.mark.slow)]
 )
 def test_a_reward_of_nan_is_counted_and_its_sibling_is_scored(
-    runs_in: RunsIn, tmp_path: Path
+    runs_in: RunsIn, tmp_path: Path, fault_log: FaultLog
 ) -> None:
     env = OnceBadEnv(fault="nan", claim=str(tmp_path / "claim"))
     [group] = collect(worker(env, runner=runner_for(env, runs_in)), SOLVES, [TASK])
@@ -156,6 +195,8 @@ def test_a_reward_of_nan_is_counted_and_its_sibling_is_scored(
     assert [t.failure for t in group.trajectories] == [None] * 2
     assert sorted(t.is_scored for t in group.trajectories) == [False, True]
     assert sum(math.isnan(t.env_return) for t in group.trajectories) == 1
+    what = "step rewards NaN"
+    fault_log.groups("env", what, runs_in, deadline_s=DEADLINE_S, groups=[group], unscored=1)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +241,7 @@ def test_a_hang_under_lockstep_holds_the_others_up_no_longer_than_its_deadline(
 )
 @pytest.mark.parametrize("at", [0, 1])
 def test_an_engine_that_breaks_costs_one_episode_and_its_env_is_lent_again(
-    fault: EngineFault, says: str, at: int
+    fault: EngineFault, says: str, at: int, fault_log: FaultLog
 ) -> None:
     engine = BadEngine(script=SOLVES, fault=fault, at=at)
 
@@ -226,6 +267,15 @@ def test_an_engine_that_breaks_costs_one_episode_and_its_env_is_lent_again(
     assert len(broken.turns) == at
     assert sorted(engine.ended) == [0, 1, 2], "the engine is told of every end"
     assert left == (2 if fault == "hang" else 1), "envs go back to the pool"
+    call = ("first", "second")[at]
+    fault_log.groups(
+        "engine",
+        DOES[fault],
+        f"{call} call of an episode",
+        deadline_s=0.5,
+        groups=[group],
+        failed=1,
+    )
 
 
 def test_an_engine_that_fails_at_the_end_of_an_episode_is_logged_and_costs_nothing(
@@ -254,3 +304,43 @@ def test_the_episode_s_deadline_cuts_a_slow_engine_too() -> None:
     assert failure is not None
     assert failure.where == "engine"
     assert "passed its deadline of 0.3 s" in failure.error
+
+
+# --- rewards --------------------------------------------------------------------------------------
+
+REWARD_S = 0.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "what", "says"),
+    [
+        (ValueError("no verdict"), "raises", "ValueError: no verdict"),
+        ("hang", "hangs", "the reward did not answer within 0.5 s"),
+        ([1.0], "answers a list", "expected a Score, a number or None"),
+        (10**400, "answers a number too large for a float", "too large"),
+        (math.nan, "answers NaN", None),
+        (None, "answers None", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_reward_that_breaks_costs_one_score(
+    answer: object, what: str, says: str | None, fault_log: FaultLog
+) -> None:
+    solved, lost = right(TASK), wrong(TASK)
+    by = worker(EchoEnv(), reward=BadReward(answer=answer), reward_timeout_s=REWARD_S)
+    began = time.monotonic()
+    [group] = collect(by, {0: solved, 1: lost, 2: solved}, [TASK], group_size=3)
+    assert time.monotonic() - began < 2 * REWARD_S
+    assert [t.is_scored for t in group.trajectories] == [True, False, True]
+    failure = group.trajectories[1].failure
+    if says is None:
+        assert failure is None
+        fault_log.groups(
+            "reward", what, "one episode", deadline_s=REWARD_S, groups=[group], unscored=1
+        )
+    else:
+        assert failure is not None
+        assert (failure.where, says in failure.error) == ("reward", True)
+        fault_log.groups(
+            "reward", what, "one episode", deadline_s=REWARD_S, groups=[group], failed=1
+        )

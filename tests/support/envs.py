@@ -8,10 +8,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import multiprocessing
 import os
+import resource
+import signal
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 from agentrl.core.protocols import Env, RunsIn
@@ -148,7 +153,9 @@ class PlainEnv(Env):
         return Step(observation="", terminated=True, info={"success": action == self.word})
 
 
-Fault = Literal["raise", "hang", "garbage", "exit", "nan", "endless", "none"]
+Fault = Literal[
+    "raise", "hang", "garbage", "exit", "killed", "memory", "slow", "nan", "endless", "none"
+]
 
 WAKE = threading.Event()
 """Set it to let threads that hang go on."""
@@ -159,7 +166,9 @@ class BadEnv(EchoEnv):
     """An EchoEnv whose method `at` has a fault, from its `after`-th call on.
 
     `raise` raises ValueError, `hang` waits for `WAKE` (a minute at most), `garbage` returns a
-    number, `exit` ends the process, `nan` rewards NaN, `endless` never ends an episode.
+    number, `exit` ends the process, `killed` kills it as the OOM killer does, `memory` asks for
+    more than its limit, `slow` takes a fifth of a second, `nan` rewards NaN, `endless` never ends
+    an episode.
     """
 
     fault: Fault = "raise"
@@ -205,7 +214,23 @@ class BadEnv(EchoEnv):
             WAKE.wait(60)
         if self.fault == "exit":
             os._exit(3)
+        if self.fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "memory":
+            exhaust_memory()
+        if self.fault == "slow":
+            time.sleep(0.2)
         return self.fault in ("garbage", "nan")
+
+
+def exhaust_memory() -> None:
+    """Ask for a gigabyte where 64 MiB are allowed. Only in a process of an env's own."""
+    if multiprocessing.parent_process() is None:
+        raise RuntimeError("this would limit the memory of the tests themselves")
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + (64 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    bytearray(1 << 30)
 
 
 class ThreadBadEnv(BadEnv):

@@ -32,11 +32,7 @@ class OnceBadEnv(BadEnv):
     def _is_bad(self, verb: str) -> bool:
         if verb != self.at or self.fault == "none":
             return False
-        try:
-            os.close(os.open(self.claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            return False
-        return super()._is_bad(verb)
+        return is_first(self.claim) and super()._is_bad(verb)
 
 
 @dataclass(kw_only=True)
@@ -177,3 +173,32 @@ class DiceEngine(Scripted):
 
     def _close_batch(self) -> None:
         self._is_open = False
+
+
+# --- parts of whole runs, each of which breaks once -----------------------------------------------
+
+
+def is_first(claim: str) -> bool:
+    """Whether nobody asked before with this file's name, in any process."""
+    try:
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnceBadReward:
+    """Pays the env's return, but fails once: when it first makes the file `claim`."""
+
+    fault: Literal["raise", "hang", "nan", "garbage"] = "raise"
+    claim: str = ""
+
+    async def __call__(self, trajectory: Trajectory) -> Score | float | None:
+        if not is_first(self.claim):
+            return trajectory.env_return
+        if self.fault == "raise":
+            raise ValueError("no verdict")
+        if self.fault == "hang":
+            await asyncio.sleep(HANG_S)
+        return math.nan if self.fault == "nan" else "ten points"  # type: ignore[return-value]

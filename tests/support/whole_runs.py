@@ -1,8 +1,8 @@
-"""Whole runs in a second: a config with a tiny model, and an env that pays for any babble."""
+"""Whole runs in a second: a config with a tiny model, envs for it, an engine that breaks once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,42 +11,54 @@ import pytest
 from agentrl.core import registry
 from agentrl.core.config import Config
 from agentrl.core.loading import load
-from agentrl.core.types import Action, Step
+from agentrl.core.protocols import Completion, SamplingParams
+from agentrl.core.types import Image
+from agentrl.engines.generate import Generate
 from agentrl.track.jsonl import read_metrics
+from support.chatter import ChatterEnv, OnceBadChatterEnv, SlowChatterEnv
 from support.envs import BadEnv, EchoEnv
-from support.faulty import SlowEnv
+from support.faulty import BadEngine, EngineFault, OnceBadReward, is_first
 
 
 @dataclass(kw_only=True)
-class ChatterEnv(EchoEnv):
-    """An EchoEnv that takes any text: paid by its letters, so that a random model gets rewards."""
+class OnceBadGenerate(Generate):
+    """The `generate` engine with one bad answer: that which first makes the file `claim`."""
 
-    def step(self, action: Action) -> Step:
-        if self._is_over:
-            raise RuntimeError("the episode is over")
-        self._said.append(str(action))
-        self._is_over = len(self._said) == self.length
-        letters = sum(letter in "aeiounst" for text in self._said for letter in text)
-        return Step(
-            observation="the end" if self._is_over else self._observe(),
-            reward=float(letters) if self._is_over else 0.0,
-            terminated=self._is_over,
-            info={"success": letters > 2} if self._is_over else {},
-        )
+    fault: EngineFault = "nan"
+    claim: str = ""
 
-
-@dataclass(kw_only=True)
-class SlowChatterEnv(ChatterEnv, SlowEnv):
-    """The same in a thread, with random delays."""
+    async def generate(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        episode: int,
+        group: int,
+        images: Sequence[Image] | None = None,
+    ) -> Completion:
+        is_bad = is_first(self.claim)
+        answer = await super().generate(prompt_ids, params, episode=episode, group=group)
+        return await BadEngine(fault=self.fault)._spoil(answer) if is_bad else answer
 
 
 @pytest.fixture
 def training_envs(monkeypatch: pytest.MonkeyPatch) -> None:
     """`env=chatter`, `slow-chatter`, `echo` and `bad` work in configs of this test."""
-    registry.names("env")
-    known = dict(registry._parts["env"])
-    known |= {"chatter": ChatterEnv, "slow-chatter": SlowChatterEnv, "echo": EchoEnv, "bad": BadEnv}
-    monkeypatch.setitem(registry._parts, "env", known)
+    envs = {"chatter": ChatterEnv, "slow-chatter": SlowChatterEnv, "echo": EchoEnv, "bad": BadEnv}
+    _add(monkeypatch, "env", envs)
+
+
+@pytest.fixture
+def parts_that_break(training_envs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`once-bad` is an env, an engine and a reward in configs of this test."""
+    parts = {"env": OnceBadChatterEnv, "engine": OnceBadGenerate, "reward": OnceBadReward}
+    for slot, part in parts.items():
+        _add(monkeypatch, slot, {"once-bad": part})
+
+
+def _add(monkeypatch: pytest.MonkeyPatch, slot: str, parts: Mapping[str, type]) -> None:
+    registry.names(slot)
+    monkeypatch.setitem(registry._parts, slot, {**registry._parts[slot], **parts})
 
 
 MODEL = {

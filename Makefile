@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed results docs wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed results docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -73,6 +73,11 @@ results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, thr
 
 docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs.md
 	$(BIN)/python scripts/envs_page.py
+
+reliability: export OMP_NUM_THREADS := 1
+reliability: $(INSTALLED)  ## regenerate docs/reliability.md: inject every fault and measure (3 minutes)
+	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 --record-faults docs/reliability/faults.json
+	$(BIN)/python scripts/reliability.py
 
 wheel: $(INSTALLED)  ## build sdist and wheel into dist/ and try the wheel in an environment of its own
 	rm -rf dist

@@ -99,7 +99,7 @@ class FaultLog:
             deadline_s=deadline_s,
             noticed_s=max((t.seconds for t in broken), default=0.0),
             counted=_counted(boundary, failed, unscored),
-            then=f"{len(episodes) - failed - unscored} other episodes scored",
+            then=_others(len(episodes) - failed - unscored) + " scored",
         )
 
     def run(
@@ -137,7 +137,7 @@ class FaultLog:
             deadline_s=deadline_s,
             noticed_s=max((e.seconds for e in broken), default=0.0),
             counted=_counted(boundary, failed, unscored),
-            then=f"{steps} steps trained on the other {len(episodes) - failed - unscored} episodes",
+            then=f"{steps} steps trained on {_others(len(episodes) - failed - unscored)}",
         )
 
     def write(self, path: Path) -> None:
@@ -153,3 +153,7 @@ def _counted(boundary: str, failed: int, unscored: int) -> str:
     parts = [f"{failed} {boundary} failure{'s' * (failed > 1)}"] if failed else []
     parts += [f"{unscored} unscored"] if unscored else []
     return ", ".join(parts) or "no failure"
+
+
+def _others(count: int) -> str:
+    return f"{count} other episode{'s' * (count != 1)}"

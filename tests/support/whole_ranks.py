@@ -15,7 +15,8 @@ import torch.distributed as dist
 from agentrl.core import registry
 from agentrl.core.config import Config
 from agentrl.train.loop import train
-from support.whole_runs import ChatterEnv, tiny
+from support.chatter import ChatterEnv
+from support.whole_runs import tiny
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "full": (),

@@ -86,10 +86,20 @@ class FaultLog:
         groups: Sequence[Group],
         failed: int = 0,
         unscored: int = 0,
+        noticed_s: float | None = None,
     ) -> None:
-        """Keep a row of collected groups, of which so many episodes failed or went unscored."""
+        """Keep a row of collected groups, of which so many episodes failed or went unscored.
+
+        It was noticed when the broken episode ended, unless `noticed_s` says when.
+        """
+        if noticed_s is None:
+            noticed_s = max(
+                (t.seconds for g in groups for t in g.trajectories if t.failure), default=0
+            )
         episodes = [t for group in groups for t in group.trajectories]
         broken = [t for t in episodes if t.failure is not None and t.failure.where == boundary]
+        if noticed_s is None:
+            noticed_s = max((t.seconds for t in broken), default=0.0)
         assert len(broken) == sum(t.stop.is_failure for t in episodes) == failed
         assert sum(not t.is_scored for t in episodes) == failed + unscored
         self.row(
@@ -97,7 +107,7 @@ class FaultLog:
             fault,
             place,
             deadline_s=deadline_s,
-            noticed_s=max((t.seconds for t in broken), default=0.0),
+            noticed_s=noticed_s,
             counted=_counted(boundary, failed, unscored),
             then=_others(len(episodes) - failed - unscored) + " scored",
         )
@@ -130,12 +140,14 @@ class FaultLog:
         broken = [e for e in episodes if e.failure is not None]
         assert [str(e.failure).split(":")[0] for e in broken] == [boundary] * failed
         assert sum(e.reward is None for e in episodes) == failed + unscored
+        collected = max(float(str(line["time/rollout_s"])) for line in metrics)
+        is_after = boundary == "reward"  # which is asked when the episode is over
         self.row(
             boundary,
             fault,
             f"whole run, {place}",
             deadline_s=deadline_s,
-            noticed_s=max((e.seconds for e in broken), default=0.0),
+            noticed_s=collected if is_after else max((e.seconds for e in broken), default=0.0),
             counted=_counted(boundary, failed, unscored),
             then=f"{steps} steps trained on {_others(len(episodes) - failed - unscored)}",
         )

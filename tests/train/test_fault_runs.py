@@ -194,8 +194,12 @@ def test_a_signal_ends_a_run_in_time_and_leaves_no_process(
     assert len(marked(mark)) >= 2, "the run and its envs"
     began = time.monotonic()
     started.send_signal(number)
-    _, complaint = started.communicate(timeout=20)
+    assert started.stderr is not None
+    complaint = ""
+    while word not in complaint and (line := started.stderr.readline()):
+        complaint += line
     seconds = time.monotonic() - began
+    complaint += started.communicate(timeout=20)[1]
     assert started.returncode == status, complaint
     said = f"{word}: the run so far is in {tmp_path}/cut"
     assert complaint.strip().splitlines()[-1].startswith(said), complaint

@@ -344,7 +344,7 @@ def test_a_reward_that_breaks_costs_one_score(
         "one episode",
         deadline_s=REWARD_S,
         groups=[group],
-        failed=says is not None,
-        unscored=says is None,
+        failed=int(says is not None),
+        unscored=int(says is None),
         noticed_s=seconds,
     )

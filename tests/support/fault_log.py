@@ -92,10 +92,6 @@ class FaultLog:
 
         It was noticed when the broken episode ended, unless `noticed_s` says when.
         """
-        if noticed_s is None:
-            noticed_s = max(
-                (t.seconds for g in groups for t in g.trajectories if t.failure), default=0
-            )
         episodes = [t for group in groups for t in group.trajectories]
         broken = [t for t in episodes if t.failure is not None and t.failure.where == boundary]
         if noticed_s is None:

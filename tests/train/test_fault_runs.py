@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from agentrl.evaluate.checkpoints import whole_checkpoints
 from agentrl.track.jsonl import read_metrics
+from agentrl.train.checkpoint import verify
 from agentrl.train.loop import train
 from support import WAKE
 from support.envs import Fault
@@ -207,6 +209,8 @@ def test_a_signal_ends_a_run_in_time_and_leaves_no_process(
     assert marked(mark) == []
     steps = [line["step"] for line in read_metrics(tmp_path / "cut")]
     assert steps == list(range(1, len(steps) + 1))
+    for checkpoint in whole_checkpoints(tmp_path / "cut" / "checkpoints"):
+        verify(checkpoint)
     fault_log.row(
         "interrupt",
         what,

@@ -54,7 +54,7 @@ def test_the_value_of_a_flag_is_no_override() -> None:
     [
         (["trian"], "no command is called 'trian'; did you mean 'train'? (known: train, eval, "),
         (["train", "x.yaml", "--dryrun"], "agentrl train: no flag '--dryrun'; did you mean "
-         "'--dry-run'? (known: --help, --dry-run, "),
+         "'--dry-run'? (known: --help, "),
         (["eval", "x", "--sampels", "3"], "agentrl eval: no flag '--sampels'; did you mean "
          "'--samples'? "),
         (["eval", "x", "--split", "tset"],

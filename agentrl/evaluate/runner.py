@@ -135,14 +135,14 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         reward=config.reward,
         strategy=config.strategy,
         seed=config.run.seed,
-        in_flight=_in_flight(config.rollout, runner),
+        in_flight=most_in_flight(config.rollout, runner),
         reward_timeout_s=config.rollout.reward_timeout_s,
         share=share or Solo(),
     )
     return Stage(config=config, policy=policy, renderer=renderer, worker=worker)
 
 
-def _in_flight(settings: Rollout, runner: Runner) -> int:
+def most_in_flight(settings: Rollout, runner: Runner) -> int:
     """Most episodes at a time; each env process costs memory, so those are bounded."""
     if not isinstance(runner, ProcessRunner):
         return settings.in_flight

@@ -160,7 +160,8 @@ class WorkerThread:
         self._thread.join()
 
     def _work(self) -> None:
-        with asyncio.Runner() as loop:
+        loop = asyncio.Runner()  # not entered: a loop costs three open files, and few envs need one
+        try:
             for function, answer in iter(self._inbox.get, None):
                 if not answer.set_running_or_notify_cancel():
                     continue
@@ -168,7 +169,9 @@ class WorkerThread:
                     answer.set_result(function(loop))
                 except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
                     answer.set_exception(error)
-        self._ended.set_result(None)
+        finally:
+            loop.close()
+            self._ended.set_result(None)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentrl.core import registry
+from agentrl.core.config import Rollout
 from agentrl.core.errors import ConfigError
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.runner import (
@@ -18,8 +19,10 @@ from agentrl.evaluate.runner import (
     evaluate,
     evaluate_checkpoint,
     first_tasks,
+    most_in_flight,
 )
 from agentrl.evaluate.statistics import EvalResult
+from agentrl.rollout.runners import ProcessRunner, ThreadRunner
 from agentrl.train.loop import train
 from support import EchoEnv
 from support.models import CHATML, save_model
@@ -168,3 +171,18 @@ def test_several_samples_of_a_task_differ_and_the_seed_decides_them(tmp_path: Pa
     first = asyncio.run(once())
     assert all(len(set(group)) > 1 for group in first)
     assert asyncio.run(once()) == first
+
+
+@pytest.mark.parametrize(
+    ("settings", "in_a_process", "elsewhere"),
+    [
+        (Rollout(), 32, 0),
+        (Rollout(in_flight=5), 5, 5),
+        (Rollout(in_flight=100, env_processes=8), 8, 100),
+    ],
+)
+def test_episodes_in_processes_are_bounded(
+    settings: Rollout, in_a_process: int, elsewhere: int
+) -> None:
+    assert most_in_flight(settings, ProcessRunner()) == in_a_process
+    assert most_in_flight(settings, ThreadRunner()) == elsewhere

@@ -76,7 +76,8 @@ def update(
                 if is_last:
                     agree(parallel, broken)
                 parallel.backward(loss)
-            parts.append(metrics)
+            if part != [FILLER]:
+                parts.append(metrics)
         norm = parallel.step(grad_clip)
     finally:
         for weight in module.parameters():

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,9 @@ def launch(
     world: int,
     deadline_s: float,
     variables: Mapping[str, str] | None = None,
-) -> Iterator[Callable[[], list[Ended]]]:
-    """`python ARGUMENTS` once for each rank; what it yields waits for all of them."""
+) -> Iterator[Callable[..., list[Ended]]]:
+    """`python ARGUMENTS` once for each rank; what it yields waits for all of them, or for the
+    ranks `only`, and ends the others."""
     port, began = free_port(), time.monotonic()
     settled = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     with ExitStack() as stack:
@@ -74,9 +75,10 @@ def launch(
             for rank in range(world)
         ]
 
-        def wait() -> list[Ended]:
+        def wait(only: Collection[int] | None = None) -> list[Ended]:
             ended: dict[int, float] = {}
-            while len(ended) < world and time.monotonic() < began + deadline_s:
+            awaited = set(range(world) if only is None else only)
+            while awaited - ended.keys() and time.monotonic() < began + deadline_s:
                 for rank, process in enumerate(processes):
                     if rank not in ended and process.poll() is not None:
                         ended[rank] = time.monotonic() - began

@@ -131,6 +131,12 @@ def rows_of_step(step: int, *, vocabulary: int = 300) -> list[TrainRow]:
     return made
 
 
+def with_advantage(item: TrainRow, value: float) -> TrainRow:
+    """The row with another advantage."""
+    mask = item.advantages.mask
+    return replace(item, advantages=TokenAdvantages(tuple(value if m else 0.0 for m in mask), mask))
+
+
 def share_of(case: Case, rows: Sequence[TrainRow], parallel: Parallel) -> list[TrainRow]:
     """This rank's rows; one process alone has all of them."""
     if parallel.world == 1:

@@ -7,7 +7,10 @@ rank finds goes to `FOLDER/PLAN-RANK-of-WORLD.json`; the tests that started the 
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,9 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agentrl.core.config import Config
+from agentrl.core.errors import DeadlineError, TrainingError
 from agentrl.core.loading import load
 from agentrl.core.protocols import Parallel
 from agentrl.core.types import Json
+from agentrl.train.score import Padded
 from support import parity
 
 Fresh = Callable[[], Parallel]
@@ -97,7 +102,61 @@ def apart(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
 
 
-PLANS = {"parity": run_parity, "resume": run_resume, "elsewhere": run_elsewhere}
+def run_broken(fresh: Fresh, folder: Path) -> dict[str, Json]:
+    """What each rank raises when the loss of rank 1 alone is not a number, and whether the weights
+    and the next step are as if it had not happened."""
+    parallel, case = fresh(), parity.CASES[1]
+    module = parallel.wrap(parity.build(case), parity.optimiser_of(case))
+    before = apart(parallel.gather())
+    rows = parity.share_of(case, parity.rows_of_step(0), parallel)
+    if parallel.rank == 1:
+        rows[0] = parity.with_advantage(rows[0], math.nan)
+    try:
+        parity.one_update(case, rows, parallel, module)
+        raised = ""
+    except TrainingError as error:
+        raised = str(error)
+    after = parallel.gather()
+    return {
+        "raised": raised,
+        "changed": any(not torch.equal(after[name], tensor) for name, tensor in before.items()),
+    }
+
+
+def run_lost(fresh: Fresh, folder: Path) -> dict[str, Json]:
+    """What rank 0 raises, and after how many seconds, when rank 1 ends in the middle of a step:
+    between the forward pass and the exchange of gradients."""
+    parallel, case = fresh(), parity.CASES[0]
+    module = parallel.wrap(parity.build(case), parity.optimiser_of(case))
+    parity.train_steps(case, parallel, module, range(1))
+    began = time.monotonic()
+    try:
+        with parallel.micro_batch(is_last=True):
+            row = parity.share_of(case, parity.rows_of_step(1), parallel)[0].row
+            loss = Padded().score(module, [row]).logp_BT.sum()
+            if parallel.rank == 1:
+                vanish()
+            parallel.backward(loss)
+        parallel.step(1.0)
+    except DeadlineError as error:
+        return {"raised": str(error), "seconds": time.monotonic() - began}
+    return {"raised": "", "seconds": time.monotonic() - began}
+
+
+def vanish() -> None:
+    """Ends this process at once, or lets it hang, as the test asks."""
+    if os.environ.get("AGENTRL_TEST_HANG"):
+        time.sleep(600)
+    os._exit(7)
+
+
+PLANS = {
+    "parity": run_parity,
+    "resume": run_resume,
+    "elsewhere": run_elsewhere,
+    "broken": run_broken,
+    "lost": run_lost,
+}
 
 
 def main(plans: str, folder: Path, backend: str, *settings: str) -> None:
@@ -109,14 +168,11 @@ def main(plans: str, folder: Path, backend: str, *settings: str) -> None:
         return parallel
 
     parallel = fresh()
-    try:
-        for plan in plans.split(","):
-            found = PLANS[plan](fresh, folder)
-            (folder / f"{plan}-{parallel.rank}-of-{parallel.world}.json").write_text(
-                json.dumps(found)
-            )
-    finally:
-        parallel.close()
+    for plan in plans.split(","):
+        found = PLANS[plan](fresh, folder)
+        file = folder / f"{plan}-{parallel.rank}-of-{parallel.world}.json"
+        file.write_text(json.dumps(found))
+    parallel.close()
 
 
 if __name__ == "__main__":

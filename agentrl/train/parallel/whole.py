@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from agentrl.core.errors import ConfigError
+from agentrl.core.errors import CheckpointError, ConfigError
 from agentrl.train.trainable import load_trainable, save_trainable
 
 LABEL = "parallel.json"
@@ -39,12 +39,13 @@ def check_label(
         raise ConfigError(f"checkpoint {folder}: no {LABEL}, so it holds nothing to resume from")
     label = json.loads((folder / LABEL).read_text())
     fresh = (
-        f"resume with what it was saved with, or begin a new run from its weights: model={folder}"
+        "resume with what it was saved with, or begin a new run from the exported weights beside "
+        "it (model=CHECKPOINT run.name=ANOTHER)"
     )
     if label.get("schema") != SCHEMA:
         raise ConfigError(
             f"checkpoint {folder}: its format is {label.get('schema')}, and this version reads "
-            f"{SCHEMA}; begin a new run from its weights: model={folder}"
+            f"{SCHEMA}; {fresh}"
         )
     if label["backend"] not in reads:
         raise ConfigError(
@@ -62,7 +63,7 @@ def save_whole(folder: Path, module: torch.nn.Module, optimiser: torch.optim.Opt
     """The optimiser, and the trained weights if others are frozen: an exported folder holds all
     weights as they are, but an adapter only merged."""
     torch.save(optimiser.state_dict(), folder / "optimiser.pt")
-    if _is_partial(module):
+    if _is_partly_frozen(module):
         save_trainable(module, folder / "trained.safetensors")
 
 
@@ -70,19 +71,19 @@ def load_whole(folder: Path, module: torch.nn.Module, optimiser: torch.optim.Opt
     """What `save_whole` wrote.
 
     Raises:
-        CheckpointError: the trained weights are of another model.
-        ConfigError: the optimiser is.
+        CheckpointError: the files are of another model.
     """
-    if _is_partial(module):
+    if _is_partly_frozen(module):
         load_trainable(module, folder / "trained.safetensors")
     state = torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu")
     try:
         optimiser.load_state_dict(state)
     except ValueError as error:
-        raise ConfigError(
-            f"checkpoint {folder}: its optimiser is of another model ({error})"
+        raise CheckpointError(
+            f"{folder}: its optimiser is of another model ({error}); model and lora must be those "
+            "that it was saved with"
         ) from error
 
 
-def _is_partial(module: torch.nn.Module) -> bool:
-    return not all(weight.requires_grad for weight in module.parameters())
+def _is_partly_frozen(module: torch.nn.Module) -> bool:
+    return any(not weight.requires_grad for weight in module.parameters())

@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
-from agentrl.core.config import Config
+from agentrl.core import registry
 from agentrl.core.errors import DeadlineError, TrainingError
-from agentrl.core.loading import load
 from agentrl.core.protocols import Parallel
 from agentrl.core.types import Json
 from agentrl.train.score import Padded
@@ -162,8 +163,10 @@ PLANS = {
 def main(plans: str, folder: Path, backend: str, *settings: str) -> None:
     """The plans `a,b`, in one process group."""
 
+    chosen = {key: yaml.safe_load(value) for key, value in (s.split("=") for s in settings)}
+
     def fresh() -> Parallel:
-        parallel = load(Config, None, [f"parallel={backend}", *settings]).parallel
+        parallel = cast("Parallel", registry.find("parallel", backend)(**chosen))
         parallel.start()
         return parallel
 

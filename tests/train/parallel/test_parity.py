@@ -24,8 +24,8 @@ STRICT = ("loss/policy", "loss/grad_norm")
 BACKENDS = {
     "ddp": ("ddp",),
     "fsdp": ("fsdp",),
-    "deepspeed 2": ("deepspeed", "parallel.stage=2"),
-    "deepspeed 3": ("deepspeed", "parallel.stage=3", "parallel.persist_below=0"),
+    "deepspeed 2": ("deepspeed", "stage=2"),
+    "deepspeed 3": ("deepspeed", "stage=3", "persist_below=0"),
 }
 
 
@@ -139,7 +139,7 @@ def test_shards_of_two_ranks_resume_on_one_and_on_three(
 
 
 def test_a_rank_that_hangs_is_given_up_within_twice_the_deadline(tmp_path: Path) -> None:
-    arguments = ["-m", "support.ranks", "lost", str(tmp_path), "ddp", "parallel.timeout_s=5"]
+    arguments = ["-m", "support.ranks", "lost", str(tmp_path), "ddp", "timeout_s=5"]
     variables = {"AGENTRL_TEST_HANG": "1"}
     with launch(arguments, world=2, deadline_s=DEADLINE_S, variables=variables) as wait:
         ended = wait(only=[0])[0]

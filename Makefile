@@ -71,8 +71,9 @@ results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
 	$(BIN)/python scripts/results.py
 
-docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs.md
+docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs.md, docs/scale.md
 	$(BIN)/python scripts/envs_page.py
+	$(BIN)/python scripts/scale_page.py
 
 reliability: export OMP_NUM_THREADS := 1
 reliability: $(INSTALLED)  ## regenerate docs/reliability.md: inject every fault and measure (3 minutes)

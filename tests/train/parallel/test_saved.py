@@ -34,6 +34,17 @@ def test_a_resumed_process_goes_on_bit_for_bit(tmp_path: Path, case: Case) -> No
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.gather().items())
 
 
+def test_one_process_goes_on_from_what_several_saved(tmp_path: Path) -> None:
+    case, parallel, again = ADAMW[1], Single(), Single()
+    train_steps(case, parallel, parallel.wrap(build(case), optimiser_of(case)), range(2))
+    parallel.save(tmp_path)
+    write_label(tmp_path, "ddp", 2)
+    again.wrap(build(case), optimiser_of(case))
+    again.load(tmp_path)
+    expected = parallel.gather()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.gather().items())
+
+
 def test_only_the_adapter_is_kept_apart(tmp_path: Path) -> None:
     for case in ADAMW:
         parallel = Single()

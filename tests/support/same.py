@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -50,8 +52,28 @@ def _other_tensors(one: Path, other: Path) -> list[str]:
             found.append(f"{name} is in one of them only")
         elif (one / name).exists() and not _equal(load_file(one / name), load_file(other / name)):
             found.append(name)
-    states = [torch.load(p / "trainer" / "optimiser.pt", weights_only=True) for p in (one, other)]
-    return found if _equal(*states) else [*found, "optimiser.pt"]
+    return [*found, *_other_state(one / "trainer", other / "trainer")]
+
+
+def _other_state(one: Path, other: Path) -> list[str]:
+    """What the backend keeps: an optimiser as one file, or the values that its shards hold (the
+    layout of their bytes differs from save to save)."""
+    names = [sorted(p.name for p in folder.iterdir()) for folder in (one, other)]
+    if names[0] != names[1]:
+        return [f"files in trainer/: {set(names[0]) ^ set(names[1])}"]
+    if "optimiser.pt" in names[0]:
+        states = [torch.load(p / "optimiser.pt", weights_only=True) for p in (one, other)]
+        return [] if _equal(*states) else ["optimiser.pt"]
+    return [] if _equal(_joined(one / "shards"), _joined(other / "shards")) else ["shards"]
+
+
+def _joined(shards: Path) -> object:
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no process group, which is meant
+        dcp_to_torch_save(shards, Path(folder) / "whole.pt")
+        return torch.load(Path(folder) / "whole.pt", weights_only=True)
 
 
 def _equal(one: object, other: object) -> bool:

@@ -23,7 +23,7 @@ from agentrl.core.errors import AgentRLError, ConfigError, TrackError
 from agentrl.core.loading import to_yaml
 from agentrl.core.protocols import Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
-from agentrl.train.checkpoint import Checkpoints, step_of
+from agentrl.train.checkpoint import Checkpoints, step_of, write_whole
 from agentrl.train.lora import add_lora
 from agentrl.train.objective import Objective
 from agentrl.train.resume import Resume, find_point, read_progress, take_back
@@ -85,7 +85,10 @@ def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> 
             for sink in config.track:
                 sink.open(folder, config.run.name, config.run.steps, resumed=run.first_step)
         if point is not None:
-            told.append(f"resume: going on after step {run.first_step}, from {point}")
+            told.append(
+                f"resume: going on after step {run.first_step}, from {point}; what was written "
+                "after it is taken back"
+            )
         for line in told:
             run.say(line)
         closing.callback(lambda: loop.run(config.engine.close()))
@@ -134,15 +137,27 @@ def _locked_by_first(config: Config) -> Iterator[None]:
 
 
 def _prepare(config: Config, point: Path | None) -> Path:
-    """The run's folder: a new one, or the old one without what came after the checkpoint."""
+    """The run's folder: a new one, or the old one without what came after the checkpoint.
+
+    Raises:
+        ConfigError: it cannot be written; what it held is whole.
+    """
     folder = config.run_folder
-    if point is None:
-        folder = make_folder(folder)
-    else:
-        _checkpoints(config, folder).drop_after(step_of(point))
-        take_back(folder, step_of(point))
-    (folder / "config.yaml").write_text(to_yaml(config))
-    (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+    try:
+        if point is None:
+            folder = make_folder(folder)
+        else:
+            _checkpoints(config, folder).drop_after(step_of(point))
+            take_back(folder, step_of(point))
+        # Whole or not at all: a resumed run is compared with the config that lies there.
+        write_whole(folder / "config.yaml", to_yaml(config))
+        write_whole(folder / "versions.json", json.dumps(versions(), indent=1) + "\n")
+    except OSError as error:
+        if isinstance(error, AgentRLError):
+            raise
+        raise ConfigError(
+            f"run.folder: {folder} cannot be written ({error}): free some space, or choose another"
+        ) from error
     return folder
 
 
@@ -180,9 +195,16 @@ def _lock_file(path: Path, folder: Path) -> Iterator[TextIO]:
                     "Processes that are to train together need parallel=ddp, fsdp or deepspeed"
                 ) from error
             # Whoever held it before may have removed the file after it was opened here.
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            if _inode(path) == os.fstat(file.fileno()).st_ino:
                 yield file
                 return
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def check_alike(config: Config) -> None:

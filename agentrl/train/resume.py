@@ -92,7 +92,8 @@ def restore_parts(config: Config, states: Mapping[str, Json]) -> None:
 
 
 def _stateful(config: Config) -> dict[str, Stateful]:
-    parts = {f.name: getattr(config, f.name) for f in fields(config)}
+    """An env is none: its `restore` is that of snapshots, and each episode begins anew."""
+    parts = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "env"}
     return {key: part for key, part in parts.items() if isinstance(part, Stateful)}
 
 

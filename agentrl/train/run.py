@@ -380,7 +380,8 @@ class Run:
     def finish(self) -> None:
         """Evaluate the best checkpoint on the final tasks, write summary and report."""
         if not self.config.run.steps:
-            self._save(0)
+            if self.checkpoints.newest() is None:  # a warm start keeps its own
+                self._save(0)
         else:
             best = resolve_checkpoint(self.folder)
             self.say(f"final evaluation of {best.name}, the best by dev success")

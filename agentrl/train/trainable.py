@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agentrl.core.errors import CheckpointError
+from agentrl.train.checkpoint import flush
 
 
 def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -16,12 +18,15 @@ def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 def save_trainable(module: torch.nn.Module, path: Path) -> None:
-    """Write them whole or not at all."""
+    """Write them whole or not at all. Raises `CheckpointError` if the disk does not take them."""
     tensors = {name: w.detach().cpu().contiguous() for name, w in trainable(module).items()}
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         save_file(tensors, temporary)
+        flush(temporary)
         temporary.replace(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} could not be written ({error}): free some space") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ def test_entries_that_a_full_disk_refuses_are_written_later_in_order(
     path = tmp_path / "log"
     file = Appender(path)
     file.write(b"first\n")
-    with full_disk(path, room=4):
+    with full_disk(path, spare=4):
         for entry in (b"second\n", b"third\n", b"fourth\n"):
             file.write(entry)
         assert path.read_bytes() == b"first\n"
@@ -31,7 +31,7 @@ def test_entries_that_a_full_disk_refuses_are_written_later_in_order(
 def test_closing_tries_once_more(tmp_path: Path) -> None:
     path = tmp_path / "log"
     file = Appender(path)
-    with full_disk(path, room=0):
+    with full_disk(path, spare=0):
         file.write(b"first\n")
     file.close()
     assert path.read_bytes() == b"first\n"
@@ -41,7 +41,7 @@ def test_what_is_lost_at_the_end_is_an_error_that_counts_it(tmp_path: Path) -> N
     path = tmp_path / "log"
     file = Appender(path)
     file.write(b"first\n")
-    with full_disk(path, room=2):
+    with full_disk(path, spare=2):
         file.write(b"second\n")
         file.write(b"third\n")
         with pytest.raises(TrackError, match="last 2 entries could not be written and are lost"):

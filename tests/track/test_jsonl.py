@@ -97,7 +97,7 @@ def test_beginning_anew_drops_what_an_earlier_start_logged(tmp_path: Path) -> No
 def test_a_full_disk_loses_no_line(tmp_path: Path) -> None:
     sink = opened(tmp_path)
     sink.log(1, {"a": 1.0})
-    with full_disk(tmp_path / "metrics.jsonl", room=7):
+    with full_disk(tmp_path / "metrics.jsonl", spare=7):
         sink.log(2, {"a": 2.0})
         sink.log(3, {"a": 3.0})
         assert [line["a"] for line in read_metrics(tmp_path)] == [1.0]
@@ -108,7 +108,7 @@ def test_a_full_disk_loses_no_line(tmp_path: Path) -> None:
 
 def test_lines_that_are_lost_at_the_end_are_an_error(tmp_path: Path) -> None:
     sink = opened(tmp_path)
-    with full_disk(tmp_path / "metrics.jsonl", room=0):
+    with full_disk(tmp_path / "metrics.jsonl", spare=0):
         sink.log(1, {"a": 1.0})
         with pytest.raises(TrackError, match="the last 1 entries could not be written"):
             sink.close()

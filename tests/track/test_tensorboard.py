@@ -134,7 +134,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     sink = opened(tmp_path)
     sink.log(1, {"a": 1.0})
     (path,) = (tmp_path / "tensorboard").iterdir()
-    with full_disk(path, room=10):
+    with full_disk(path, spare=10):
         sink.log(2, {"a": 2.0})
         sink.log(3, {"a": 3.0})
         assert scalars(tmp_path, "a") == [(1, 1.0)]
@@ -146,7 +146,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 def test_entries_lost_at_the_end_are_an_error(tmp_path: Path) -> None:
     sink = opened(tmp_path)
     (path,) = (tmp_path / "tensorboard").iterdir()
-    with full_disk(path, room=0):
+    with full_disk(path, spare=0):
         sink.log(1, {"a": 1.0})
         with pytest.raises(TrackError, match="last 1 entries"):
             sink.close()

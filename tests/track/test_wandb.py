@@ -158,7 +158,7 @@ def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
     track = opened(tmp_path)
     track.log(1, {"a": 1.0})
     journal = tmp_path / "wandb" / "agentrl.jsonl"
-    with full_disk(journal, room=5):
+    with full_disk(journal, spare=5):
         track.log(2, {"a": 2.0})
         assert len(read_lines(journal)) == 2
     track.log(3, {"a": 3.0})
@@ -169,7 +169,7 @@ def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
 
 def test_rows_that_are_lost_at_the_end_are_an_error(tmp_path: Path) -> None:
     track = opened(tmp_path)
-    with full_disk(tmp_path / "wandb" / "agentrl.jsonl", room=5):
+    with full_disk(tmp_path / "wandb" / "agentrl.jsonl", spare=5):
         track.log(1, {"a": 1.0})
         with pytest.raises(TrackError, match="last 1 entries"):
             track.close()

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from agentrl.core import registry
-from agentrl.core.errors import CheckpointError, TrainingError
+from agentrl.core.errors import CheckpointError, ConfigError, TrainingError
+from agentrl.core.types import Split, Task
 from agentrl.track.trajectories import EpisodeRecord
 from agentrl.train.checkpoint import Checkpoints, step_of, verify
 from agentrl.train.loop import train
 from agentrl.train.outbox import Outbox
+from support.chatter import ChatterEnv
+from support.disks import room
 from support.same import differences
 from support.whole_runs import tiny, training_envs
 
 __all__ = ["training_envs"]
 pytestmark = pytest.mark.usefixtures("training_envs")
 SETTINGS = ("checkpoint.every=1", "checkpoint.keep=9", "run.steps=4", "eval.every=1")
-
-
-def room(size: int) -> None:
-    """Files of this process may grow to `size` bytes; every write beyond fails."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else hard, hard))
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +92,36 @@ def test_a_disk_that_stays_full_ends_the_run_and_the_run_goes_on_later(tmp_path:
     assert newest is not None
     verify(newest)
     assert differences(straight, train(config, "auto")) == []
+
+
+@dataclass(kw_only=True)
+class FillingEnv(ChatterEnv):
+    """The disk is full from when a run asks for its train tasks: just before a run that goes on
+    makes its folder ready."""
+
+    is_filling: ClassVar[bool] = False
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        if split == "train" and self.is_filling:
+            room(1)
+        return super().tasks(split)
+
+
+def test_a_disk_that_is_full_when_a_run_goes_on_leaves_its_folder_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._parts["env"], "chatter", FillingEnv)
+    settings = ("checkpoint.every=1", "eval.every=0", "eval.final_tasks=0", "run.steps=2")
+    config = tiny(tmp_path, *settings)
+    written = train(config) / "config.yaml"
+    before = written.read_text()
+    monkeypatch.setattr(FillingEnv, "is_filling", True)
+    with pytest.raises(ConfigError, match=r"cannot be written .* free some space"):
+        train(config, "auto")
+    room(-1)
+    monkeypatch.setattr(FillingEnv, "is_filling", False)
+    assert written.read_text() == before
+    train(config, "auto")
 
 
 def test_files_wait_in_order_and_a_run_is_not_done_before_they_are_written() -> None:

@@ -15,6 +15,7 @@ from agentrl.core.types import Json, Task
 from agentrl.track.jsonl import read_metrics
 from agentrl.train.checkpoint import Checkpoints, verify
 from agentrl.train.loop import train
+from support.chatter import ChatterEnv
 from support.same import differences
 from support.stopping import stopped, stopping_sink
 from support.whole_runs import tiny, training_envs
@@ -175,3 +176,26 @@ def test_parts_with_a_state_get_it_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert differences(straight, resumed) == []
     state = json.loads((resumed / "checkpoints" / "step-000004" / "state.json").read_text())
     assert len(state["parts"]["curriculum"]) == 8
+
+
+@dataclass(kw_only=True)
+class SavedEnv(ChatterEnv):
+    """An env with snapshots that calls something `state`: no part with a state for that."""
+
+    state: str = "none"
+
+    def snapshot(self) -> object:
+        return list(self._said)
+
+    def restore(self, snapshot: object) -> None:
+        assert isinstance(snapshot, list)
+        self._said = list(snapshot)
+
+
+def test_an_env_with_snapshots_is_no_part_with_a_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._parts["env"], "chatter", SavedEnv)
+    folder = train(tiny(tmp_path, *KEPT), "auto")
+    state = json.loads((folder / "checkpoints" / "step-000004" / "state.json").read_text())
+    assert state["parts"] == {}

@@ -52,7 +52,8 @@ class Answer(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How the child makes its env: from a dataclass's settings, so that nothing opens in ours."""
+    """How the child makes its env: from a dataclass's settings, so that nothing opens in ours, or
+    as the class's own `__reduce__` says."""
 
     kind: type[Env]
     settings: dict[str, object] | Env
@@ -60,6 +61,8 @@ class Recipe(NamedTuple):
     @classmethod
     def of(cls, template: Env) -> Recipe:
         """The recipe for envs like `template`."""
+        if type(template).__reduce__ is not object.__reduce__:
+            return cls(type(template), template)
         names = [f.name for f in fields(template) if f.init] if is_dataclass(template) else None
         settings = template if names is None else {name: getattr(template, name) for name in names}
         return cls(type(template), settings)

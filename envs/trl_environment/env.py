@@ -17,7 +17,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MethodType
 from typing import Annotated, ClassVar, Protocol, cast, runtime_checkable
@@ -33,6 +33,8 @@ from agentrl.envs.trl_environment.calls import Schema, is_call, read
 
 Tool = Callable[..., object]
 EXAMPLE = "agentrl.envs.trl_environment.example:Ladder"
+_SENT: dict[str, dict[str, Schema]] = {}
+"""The schemas that this process was sent with an env, by factory."""
 
 
 @runtime_checkable
@@ -67,13 +69,18 @@ class TrlEnvironment(Env):
 
     def __post_init__(self) -> None:
         self._make = _imported(self.factory)
-        self._schemas = _schemas(self._make, self.factory)
+        self._schemas = _SENT.get(self.factory) or _schemas(self._make, self.factory)
         is_class = isinstance(self._make, type)  # attributes are seen at the first reset
         if is_class and self.reward == "get_reward" and not hasattr(self._make, self.reward):
             raise ConfigError(_lacks(self._make, self.reward, f"factory: {self.factory}", "reward"))
         self._world: Resettable | None = None
         self._earned = 0.0
         self._is_over = True
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """The settings, and the schemas: reading them takes transformers, seconds to import."""
+        settings = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _elsewhere, (type(self), settings, self._schemas)
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Distinct rows; equal rows are one task."""
@@ -192,6 +199,14 @@ def _imported(path: str) -> Callable[[], object]:
             f"factory: {module_name} has no class {name!r}{did_you_mean(name, public)}"
         )
     return cast("Callable[[], object]", made)
+
+
+def _elsewhere(
+    make: Callable[..., Env], settings: dict[str, object], schemas: dict[str, Schema]
+) -> Env:
+    """The env, in a process that gets the schemas with it."""
+    _SENT[str(settings["factory"])] = schemas
+    return make(**settings)
 
 
 def _schemas(make: Callable[[], object], path: str) -> dict[str, Schema]:

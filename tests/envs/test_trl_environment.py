@@ -3,6 +3,10 @@
 import asyncio
 import json
 import math
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +17,7 @@ from agentrl.core.loading import to_yaml
 from agentrl.core.types import Action, Observation, Step, Task
 from agentrl.envs.trl_environment.env import TrlEnvironment
 from agentrl.envs.trl_environment.example import Ladder
+from agentrl.rollout.process import Recipe
 from support.foreign import Judged, Shelf
 
 LADDER = Task(id="t", seed=0, data={"row": {"seed": 3}})  # 1 to 5
@@ -194,6 +199,23 @@ def test_an_attribute_that_is_not_there_is_named_at_the_first_reset() -> None:
     env = TrlEnvironment(factory="support.foreign:Shelf", reward="rewrad")
     with pytest.raises(EnvError, match="has no 'rewrad'; did you mean 'reward'"):
         play(env, SHELF)
+
+
+def test_a_process_that_gets_the_env_needs_no_transformers() -> None:
+    """They take seconds to import, and every env of a process runner has a process of its own."""
+    code = (
+        "import pickle, sys; env = pickle.loads(sys.stdin.buffer.read()); "
+        "print(env.reward, *(t['function']['name'] for t in env.tools(None)), "
+        "'transformers' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(Recipe.of(shelf()).make()),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=50,
+    )
+    assert done.stdout.decode().split() == ["reward", "drop", "look", "take", "False"], done.stderr
 
 
 def test_settings_survive_the_config() -> None:

@@ -4,8 +4,8 @@
     python scripts/reliability.py          # only write the page
     python scripts/reliability.py --check  # fail if the page is not what the files say
 
-`faults.json` comes from `pytest --record-faults`, `kills.json` from the kill tests: `kills`,
-`runs`, `mismatches`, `seconds` and `machine`, in words.
+`faults.json` comes from `pytest --record-faults`, `kills.json` from
+`PYTHONPATH=tests python -m support.kills 200 docs/reliability/kills.json` (an hour and more).
 """
 
 import argparse
@@ -76,13 +76,22 @@ def matrix(told: dict[str, object]) -> list[str]:
 
 def kills(told: dict[str, object]) -> list[str]:
     """What became of runs that were killed at random moments."""
+    found = told["mismatches"]
+    assert isinstance(found, list)
     return [
         "## Killed at random moments",
         "",
-        f"{told['kills']} times a run was ended by `kill -9` at a random moment and resumed, in "
-        f"{told['runs']} runs. Weights, optimiser, metrics and the sequence of tasks differed from "
-        f"those of an uninterrupted run in **{told['mismatches']}** of them. "
-        f"{told['seconds']} s on {told['machine']}.",
+        f"{told['kills']} times a run was ended by `kill -9` at a random moment and resumed with\n"
+        f"`--resume auto`, until {told['runs']} runs had come to their end. {told['torn']} kills "
+        f"hit a checkpoint while it\nwas written, {told['before']} came before there was a first "
+        "one. Weights and optimiser of the last\ncheckpoint, metrics, evaluations and the sequence "
+        "of tasks with all sampled tokens were then\ncompared with those of a run that nobody "
+        f"killed. Differences: **{len(found) or 'none'}**.",
+        "",
+        *(f"- {what}" for what in found),
+        *([""] if found else []),
+        f"A run that nobody kills takes {told['run_s']:.0f} s, start-up included; all of it took "
+        f"{told['seconds'] / 60:.0f} minutes.\nMachine: {told['machine']}.",
         "",
     ]
 

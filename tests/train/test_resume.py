@@ -15,6 +15,7 @@ from agentrl.core.types import Json, Task
 from agentrl.track.jsonl import read_metrics
 from agentrl.train.checkpoint import Checkpoints, verify
 from agentrl.train.loop import train
+from agentrl.train.resume import take_back
 from support.chatter import ChatterEnv
 from support.same import differences
 from support.stopping import stopped, stopping_sink
@@ -59,6 +60,17 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     for step in (1, 2, 2, 4):
         stopped(config, step)
     assert differences(straight, train(config, "auto")) == []
+
+
+def test_what_was_written_later_or_cut_off_by_a_kill_is_taken_back(tmp_path: Path) -> None:
+    kept = ["eval-start.parquet", "train-000001.parquet", "train-000001.rank1.parquet"]
+    gone = [".eval-final.parquet.4711", "eval-final.parquet", "train-000002.parquet"]
+    folder = tmp_path / "trajectories"
+    folder.mkdir()
+    for name in (*kept, *gone):
+        (folder / name).touch()
+    take_back(tmp_path, 1)
+    assert sorted(path.name for path in folder.iterdir()) == kept
 
 
 def test_a_run_goes_on_from_an_older_checkpoint_if_told_so(tmp_path: Path) -> None:

@@ -61,3 +61,15 @@ def attention(module: torch.nn.Module, name: str) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(kept)
+
+
+@contextmanager
+def sampling(module: torch.nn.Module, name: str) -> Iterator[None]:
+    """As `attention`, without gradients, dropout and gradient checkpointing."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad(), attention(module, name):
+            yield
+    finally:
+        module.train(was_training)

@@ -14,10 +14,11 @@ _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
-def uniforms(seeds_B: np.ndarray, position: int) -> torch.Tensor:
-    """`[B]` float64 numbers in [0, 1): SplitMix64 (Steele et al. 2014) at counter `position`."""
+def uniforms(seeds_B: np.ndarray, position: int | np.ndarray) -> torch.Tensor:
+    """`[B]` float64 numbers in [0, 1): SplitMix64 (Steele et al. 2014) at counter `position`, which
+    is one for all or `[B]`."""
     with np.errstate(over="ignore"):
-        z = seeds_B.astype(np.uint64) + _GAMMA * np.uint64(position + 1)
+        z = seeds_B.astype(np.uint64) + _GAMMA * np.asarray(position + 1, dtype=np.uint64)
         z = (z ^ (z >> np.uint64(30))) * _MIX1
         z = (z ^ (z >> np.uint64(27))) * _MIX2
         z ^= z >> np.uint64(31)

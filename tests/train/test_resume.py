@@ -44,8 +44,9 @@ def test_a_stopped_run_that_goes_on_equals_one_that_was_never_stopped(
         ["lora.rank=2", "kl=k3", "sft={demos: 4, dev_demos: 2, max_steps: 5}", "env=echo"],
         ["optim.updates_per_batch=2", "optim.epochs=2", "optim.schedule=cosine"],
         ["entropy={name: adaptive, target: 99}", "strategy=dynamic", "filter=zero_std"],
+        ["engine=transformers", "lora.rank=2"],
     ],
-    ids=["kl-sft", "lora-kl", "lora-kl-sft", "several-updates", "entropy-dynamic"],
+    ids=["kl-sft", "lora-kl", "lora-kl-sft", "several-updates", "entropy-dynamic", "slots"],
 )
 def test_every_kind_of_run_goes_on_exactly(tmp_path: Path, settings: list[str]) -> None:
     straight = train(tiny(tmp_path / "a", *KEPT, *settings))

@@ -157,7 +157,7 @@ def test_play_reads_the_terminal(
 
 
 def test_check_env_passes_a_sound_env(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check-env", "babyai", "level=GoToObj"]) == 0
+    assert main(["check-env", "countdown", "numbers=3"]) == 0
     assert "FAIL" not in capsys.readouterr().out
 
 
@@ -219,15 +219,18 @@ def test_ctrl_c_while_a_person_thinks_ends_at_once() -> None:
     assert (seat.returncode, err) == (130, "interrupted\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_training_says_where_the_run_is(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(
         f"run: {{name: cut, folder: {tmp_path}, steps: 1000}}\n"
         "model: {model_type: qwen3, hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1,\n"
         "  num_attention_heads: 1, num_key_value_heads: 1, head_dim: 16}\n"
+        "tokenizer: {vocabulary: 300, texts: 10}\n"
+        "env: {name: countdown, numbers: 2, train_tasks: 8, dev_tasks: 8, test_tasks: 8}\n"
         "rollout: {tasks_per_step: 2, group_size: 2, max_turns: 2}\n"
         "sampling: {max_tokens: 2}\n"
-        "eval: {baselines: false, final_tasks: 0}\n"
+        "eval: {every: 0, baselines: false, final_tasks: 0}\n"
     )
     with subprocess.Popen(
         [sys.executable, "-m", "agentrl", "train", str(config)],

@@ -377,9 +377,8 @@ def check_step(seed: int) -> int:
     return trained
 
 
-@pytest.mark.parametrize("share", range(3))
-def test_no_random_step_gives_a_nan(share: int) -> None:
-    trained = [check_step(seed) for seed in range(share * 100, (share + 1) * 100)]
+def test_no_random_step_gives_a_nan() -> None:
+    trained = [check_step(seed) for seed in range(100)]
     assert sum(n > 0 for n in trained) > 30
 
 

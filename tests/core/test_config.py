@@ -472,7 +472,7 @@ TREES = st.fixed_dictionaries(
 
 
 @given(TREES)
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_the_resolved_copy_loads_to_an_equal_tree(
     tmp_path_factory: pytest.TempPathFactory, source: dict[str, object]
 ) -> None:
@@ -507,7 +507,7 @@ OVERRIDES = {
 
 
 @given(st.fixed_dictionaries({}, optional=OVERRIDES))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_the_resolved_config_of_a_run_loads_to_an_equal_config(
     tmp_path_factory: pytest.TempPathFactory, chosen: dict[str, object]
 ) -> None:

@@ -167,7 +167,8 @@ class ProcessNapEnv(NapEnv):
     runs_in: ClassVar[RunsIn] = "process"
 
 
-@pytest.mark.parametrize("at_once", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [2, 8])
 def test_processes_are_bounded_lent_again_and_a_killed_one_costs_its_episode(at_once: int) -> None:
     most: list[int] = []
 

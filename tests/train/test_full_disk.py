@@ -132,6 +132,7 @@ def test_a_disk_that_is_full_for_a_step_costs_that_checkpoint_and_nothing_else(
         keep(fault_log, what, "metrics.jsonl", seconds, counted=counted, then=then)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_the_run_and_the_run_goes_on_later(
     tmp_path: Path, fault_log: FaultLog
 ) -> None:

@@ -23,10 +23,13 @@ from support.whole_runs import tiny, training_envs
 
 __all__ = ["stopping_sink", "training_envs"]
 pytestmark = pytest.mark.usefixtures("training_envs")
+WARM = ("sft={demos: 4, dev_demos: 2, max_steps: 5}", "env=echo")
 KEPT = ("checkpoint.every=1", "checkpoint.keep=9", "run.steps=4", "eval.every=2")
 
 
-@pytest.mark.parametrize("step", [1, 3, 4])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_that_goes_on_equals_one_that_was_never_stopped(
     tmp_path: Path, step: int
 ) -> None:
@@ -39,10 +42,13 @@ def test_a_stopped_run_that_goes_on_equals_one_that_was_never_stopped(
 @pytest.mark.parametrize(
     "settings",
     [
-        ["kl=k3", "sft={demos: 4, dev_demos: 2, max_steps: 5}", "env=echo"],
-        ["lora.rank=2", "kl=k3"],
-        ["lora.rank=2", "kl=k3", "sft={demos: 4, dev_demos: 2, max_steps: 5}", "env=echo"],
-        ["optim.updates_per_batch=2", "optim.epochs=2", "optim.schedule=cosine"],
+        [*WARM, "kl=k3"],
+        pytest.param(["lora.rank=2", "kl=k3"], marks=pytest.mark.slow),
+        pytest.param([*WARM, "lora.rank=2", "kl=k3"], marks=pytest.mark.slow),
+        pytest.param(
+            ["optim.updates_per_batch=2", "optim.epochs=2", "optim.schedule=cosine"],
+            marks=pytest.mark.slow,
+        ),
         ["entropy={name: adaptive, target: 99}", "strategy=dynamic", "filter=zero_std"],
         ["engine=transformers", "lora.rank=2"],
     ],
@@ -55,6 +61,7 @@ def test_every_kind_of_run_goes_on_exactly(tmp_path: Path, settings: list[str]) 
     assert differences(straight, train(config, "auto")) == []
 
 
+@pytest.mark.slow
 def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     straight = train(tiny(tmp_path / "a", *KEPT))
     config = tiny(tmp_path / "b", *KEPT)

@@ -50,6 +50,7 @@ from agentrl.rollout.fold import fold
 from agentrl.rollout.group import score_group
 from agentrl.train.objective import Objective
 from agentrl.train.prepare import TrainRow, collate, micro_batches, usable
+from agentrl.train.score import Padded
 
 TASK = Task(id="hand/0", seed=0)
 PICTURE = Image(b"a picture")
@@ -292,7 +293,7 @@ def test_the_loss_is_the_one_worked_out_by_hand(aggregate: Aggregate, expected: 
 @pytest.mark.parametrize("budget", [1, 16, 10_000])
 def test_the_loss_does_not_depend_on_how_the_batch_was_cut(budget: int) -> None:
     items, new = items_and_scores()
-    parts = micro_batches(items, budget)
+    parts = micro_batches(items, budget, Padded())
     assert sum(len(part) for part in parts) == 4
     total = sum(loss_of(part, new, objective(SequenceMeanTokenMean())) for part in parts)
     assert total == pytest.approx(0.475 / 3, rel=1e-5)
@@ -300,7 +301,7 @@ def test_the_loss_does_not_depend_on_how_the_batch_was_cut(budget: int) -> None:
 
 def test_rows_of_one_trajectory_stay_together() -> None:
     items, _ = items_and_scores()
-    keys = [{item.key for item in part} for part in micro_batches(items, budget=1)]
+    keys = [{item.key for item in part} for part in micro_batches(items, 1, Padded())]
     assert sorted(map(sorted, keys)) == [[(0, 0)], [(0, 1)], [(0, 2)]]
 
 

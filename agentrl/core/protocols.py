@@ -379,6 +379,19 @@ class Mismatch(Protocol):
 class Scorer(Protocol):
     """Logprobs of rows under a module: ragged rows in, `Scores` in row order out, with gradient."""
 
+    def check(self, module: torch.nn.Module) -> list[str]:
+        """Make sure, before training, that this module is scored exactly; what people should know.
+
+        Raises:
+            ConfigError: it cannot be, as the scorer is set.
+        """
+        ...
+
+    def split(self, rows: Sequence[Row], budget: int) -> list[list[int]]:
+        """Indices of the rows of each micro-batch: whole trajectories, with at most `budget` tokens
+        to compute, padding included; a trajectory that is longer stands alone."""
+        ...
+
     def score(
         self, module: torch.nn.Module, rows: Sequence[Row], *, entropy_grad: bool = False
     ) -> Scores:

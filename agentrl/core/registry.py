@@ -35,7 +35,7 @@ FOLDERS: dict[str, str] = {
     "mismatch": "agentrl.algo.mismatch",
     "filter": "agentrl.algo.filters",
     "curriculum": "agentrl.algo.curricula",
-    "scorer": "agentrl.train.score",
+    "scorer": "agentrl.train.trie",
     "parallel": "agentrl.train.parallel",
     "track": "agentrl.track",
 }

@@ -25,6 +25,8 @@ class Scores:
     logp_BT: torch.Tensor
     entropy_BT: torch.Tensor
     value_BT: torch.Tensor | None = None
+    metrics: Mapping[str, Sum] = field(default_factory=dict)
+    """What to log of the scoring itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """From groups to batches: fold, what the estimator needs, advantages, micro-batches.
 
 Statistics are taken over trajectories before anything is cut; micro-batches hold whole trajectories
-and at most a budget of padded tokens. Axes: `B` rows, `T` tokens.
+and at most a budget of tokens, counted as the scorer computes them. Axes: `B` rows, `T` tokens.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -97,22 +96,12 @@ def usable(
     return chosen, metrics
 
 
-def micro_batches(rows: Sequence[TrainRow], budget: int) -> list[list[TrainRow]]:
-    """Cut rows into lists of whole trajectories of at most `budget` padded tokens.
+def micro_batches(rows: Sequence[TrainRow], budget: int, scorer: Scorer) -> list[list[TrainRow]]:
+    """Lists of whole trajectories, cut as suits the scorer and its memory.
 
-    Rows are taken shortest first, so that little is padded; a trajectory that is longer than the
-    budget stands alone. The summed loss does not depend on the cut.
+    The summed loss does not depend on the cut.
     """
-    grouped = [list(rows_) for _, rows_ in groupby(rows, key=lambda r: r.key)]
-    grouped.sort(key=lambda rs: max(len(r.row.ids) for r in rs))
-    batches: list[list[TrainRow]] = []
-    for trajectory in grouped:
-        width = max(len(r.row.ids) for r in trajectory)
-        if batches and width * (len(batches[-1]) + len(trajectory)) <= budget:
-            batches[-1].extend(trajectory)
-        else:
-            batches.append(list(trajectory))
-    return batches
+    return [[rows[i] for i in part] for part in scorer.split([r.row for r in rows], budget)]
 
 
 def as_many(batches: list[list[TrainRow]], parallel: Parallel) -> list[list[TrainRow]]:
@@ -145,7 +134,7 @@ def score_ragged(
     """
     found: dict[int, RowScores] = {}
     places = {id(row): i for i, row in enumerate(rows)}
-    batches = micro_batches(rows, budget)
+    batches = micro_batches(rows, budget, scorer)
     if parallel is not None:
         batches = as_many(batches, parallel)
     with evaluating(module), under or nullcontext():

@@ -214,6 +214,8 @@ class Run:
             policy.module = copy.deepcopy(module)
             self.loop.run(config.engine.start(policy))
         self.trained = config.parallel.wrap(module, partial(build_optimiser, settings=config.optim))
+        for line in config.scorer.check(self.module):
+            self.say(line)
         if self.resumed is not None:
             config.parallel.load(self.resumed / TRAINER)
             self.loop.run(config.engine.load_weights(self._pushed(), self.version))

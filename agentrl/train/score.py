@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated
 
 import torch
@@ -35,6 +36,25 @@ class Padded:
 
     chunk: Annotated[int, Ge(1)] = 2048
     """Positions whose float32 log-softmax is held at once."""
+
+    def check(self, module: torch.nn.Module) -> list[str]:
+        """Nothing can be wrong."""
+        return []
+
+    def split(self, rows: Sequence[Row], budget: int) -> list[list[int]]:
+        """At most `budget` padded tokens; shortest first, so that little is padded."""
+        keyed = groupby(range(len(rows)), key=lambda i: (rows[i].group, rows[i].trajectory))
+        trajectories = [list(part) for _, part in keyed]
+        parts: list[list[int]] = []
+        widths = [max(len(rows[i].ids) for i in part) for part in trajectories]
+        for width, trajectory in sorted(
+            zip(widths, trajectories, strict=True), key=lambda pair: pair[0]
+        ):
+            if parts and width * (len(parts[-1]) + len(trajectory)) <= budget:
+                parts[-1].extend(trajectory)
+            else:
+                parts.append(list(trajectory))
+        return parts
 
     def score(
         self, module: torch.nn.Module, rows: Sequence[Row], *, entropy_grad: bool = False
@@ -64,32 +84,39 @@ class Padded:
         temperature_B = torch.tensor([row.temperature for row in rows], device=device)
         logits_NV = logits_BSV[sampled_BS]
         divisor_N = temperature_B[:, None].expand_as(sampled_BS)[sampled_BS]
-        logp_N, entropy_N = self._statistics(logits_NV, divisor_N, ids_BT[mask_BT], entropy_grad)
+        logp_N, entropy_N = tempered(
+            logits_NV, divisor_N, ids_BT[mask_BT], chunk=self.chunk, entropy_grad=entropy_grad
+        )
         empty_BT = torch.zeros(ids_BT.shape, dtype=torch.float32, device=device)
         return Scores(
-            logp_BT=empty_BT.masked_scatter(mask_BT, logp_N),
-            entropy_BT=empty_BT.masked_scatter(mask_BT, entropy_N),
+            logp_BT=empty_BT.to(logp_N).masked_scatter(mask_BT, logp_N),
+            entropy_BT=empty_BT.to(logp_N).masked_scatter(mask_BT, entropy_N),
         )
 
-    def _statistics(
-        self,
-        logits_NV: torch.Tensor,
-        divisor_N: torch.Tensor,
-        ids_N: torch.Tensor,
-        entropy_grad: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        logps, entropies = [], []
-        for first in range(0, len(ids_N), self.chunk):
-            part = slice(first, first + self.chunk)
-            logp_NV = torch.log_softmax(logits_NV[part].float() / divisor_N[part, None], dim=-1)
-            logps.append(logp_NV.gather(1, ids_N[part, None])[:, 0])
-            if entropy_grad:  # entr has no finite gradient at probability 0
-                entropies.append(-(logp_NV.exp() * logp_NV).sum(-1))
-            else:
-                entropies.append(torch.special.entr(logp_NV.detach().exp()).sum(-1))
-        if not logps:
-            return divisor_N[:0], divisor_N[:0]
-        return torch.cat(logps), torch.cat(entropies)
+
+def tempered(
+    logits_NV: torch.Tensor,
+    temperature_N: torch.Tensor,
+    ids_N: torch.Tensor,
+    *,
+    chunk: int,
+    entropy_grad: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logprob of one id, and entropy, of each tempered distribution, `chunk` of them at once, in
+    float32 or what is wider."""
+    wide = torch.promote_types(logits_NV.dtype, torch.float32)
+    logps, entropies = [], []
+    for first in range(0, len(ids_N), chunk):
+        part = slice(first, first + chunk)
+        logp_NV = torch.log_softmax(logits_NV[part].to(wide) / temperature_N[part, None], dim=-1)
+        logps.append(logp_NV.gather(1, ids_N[part, None])[:, 0])
+        if entropy_grad:  # entr has no finite gradient at probability 0
+            entropies.append(-(logp_NV.exp() * logp_NV).sum(-1))
+        else:
+            entropies.append(torch.special.entr(logp_NV.detach().exp()).sum(-1))
+    if not logps:
+        return temperature_N[:0], temperature_N[:0]
+    return torch.cat(logps), torch.cat(entropies)
 
 
 @contextmanager

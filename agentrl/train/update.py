@@ -47,7 +47,7 @@ def update(
     local = [float(sum(lengths.values())), float(sum(n > 0 for n in lengths.values()))]
     n_tokens, n_trajectories = (int(total) for total in parallel.total(local))
     live = [r for r in rows if r.n_trained and (objective.touches_idle_rows or not r.is_idle)]
-    batches = as_many(micro_batches(live, budget), parallel)
+    batches = as_many(micro_batches(live, budget, scorer), parallel)
     if not batches:
         return {"loss/idle_steps": Sum(1.0)}
     (n_batches,) = parallel.total([float(sum(part != [FILLER] for part in batches))])
@@ -77,7 +77,7 @@ def update(
                     agree(parallel, broken)
                 parallel.backward(loss)
             if part != [FILLER]:
-                parts.append(metrics)
+                parts.append({**metrics, **scores.metrics})
         norm = parallel.step(grad_clip)
     finally:
         for weight in module.parameters():

@@ -27,6 +27,7 @@ from agentrl.core.types import AdvantageOut, Group, Row, Scored, Sum
 from agentrl.rollout.fold import fold
 from agentrl.train.objective import Objective
 from agentrl.train.prepare import TrainRow, collate, micro_batches, usable
+from agentrl.train.score import Padded
 from support import ragged
 
 SLOTS = ("loss", "aggregate", "kl", "mismatch", "entropy")
@@ -334,7 +335,7 @@ def check_losses(rng: Random, items: Sequence[TrainRow]) -> None:
     lengths = dict.fromkeys((item.key for item in items), 0)
     for item in items:
         lengths[item.key] += item.n_trained
-    for part in micro_batches(items, rng.choice((24, 1000))):
+    for part in micro_batches(items, rng.choice((24, 1000)), Padded()):
         step = collate(
             part,
             lengths=lengths,

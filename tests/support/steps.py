@@ -10,7 +10,7 @@ import torch
 from agentrl.algo.aggregate import TokenMean
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.algo.spread import TokenAdvantages
-from agentrl.core.protocols import Aggregate, Entropy, Kl, Loss
+from agentrl.core.protocols import Aggregate, Entropy, Kl, Loss, Scorer
 from agentrl.core.types import Sum
 from agentrl.train.objective import Objective
 from agentrl.train.parallel.single import Single
@@ -59,6 +59,7 @@ def step(
     entropy: Entropy | None = None,
     budget: int = 10_000,
     grad_clip: float = 1e9,
+    scorer: Scorer | None = None,
 ) -> dict[str, Sum]:
     """One update; without an optimiser by plain gradient descent with step size 1."""
     backend = Single()
@@ -69,7 +70,7 @@ def step(
         objective=Objective(
             loss=loss or PpoClip(), aggregate=aggregate or TokenMean(), kl=kl, entropy=entropy
         ),
-        scorer=Padded(),
+        scorer=scorer or Padded(),
         parallel=backend,
         module=module,
         budget=budget,

@@ -48,7 +48,7 @@ def test_micro_batches_hold_every_row_once_and_whole_trajectories(
     lengths: list[list[int]], budget: int
 ) -> None:
     rows = trajectories(lengths)
-    batches = micro_batches(rows, budget)
+    batches = micro_batches(rows, budget, Padded())
     assert sorted(id(r) for b in batches for r in b) == sorted(map(id, rows))
     homes = [{r.key for r in b} for b in batches]
     assert sum(map(len, homes)) == len(lengths)
@@ -58,7 +58,7 @@ def test_micro_batches_hold_every_row_once_and_whole_trajectories(
 
 
 def test_short_trajectories_are_not_padded_to_long_ones() -> None:
-    batches = micro_batches(trajectories([[30], [2], [2], [30], [2]]), 60)
+    batches = micro_batches(trajectories([[30], [2], [2], [30], [2]]), 60, Padded())
     assert [[len(r.row.ids) for r in b] for b in batches] == [[2, 2, 2], [30, 30]]
 
 

@@ -1,0 +1,1 @@
+"""Every distinct token of a batch computed once: rows as one packed tree of tokens."""

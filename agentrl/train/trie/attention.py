@@ -19,8 +19,6 @@ from typing import Protocol, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from agentrl.core.errors import ConfigError
 from agentrl.train.trie.forest import Forest, bare
@@ -48,6 +46,9 @@ class Attention(Protocol):
 def install() -> None:
     """Let `sdpa` attend in trees. By its own name a module would have to be switched for the
     backward pass too, in which gradient checkpointing runs its layers again."""
+    from transformers import AttentionInterface  # seconds, which a config need not wait for
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
     plain = cast("Attention", ALL_ATTENTION_FUNCTIONS["sdpa"])
 
     def sdpa(

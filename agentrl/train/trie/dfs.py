@@ -16,8 +16,6 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from agentrl.train.trie.executors import is_sharded, refused_by_config
 from agentrl.train.trie.forest import Forest, Span, Wanted
@@ -110,6 +108,9 @@ class Walk:
     def run(self, span: Span, past: Layers) -> Found:
         """Compute one span. Not in training mode, in which checkpointed layers ignore the past;
         nothing is dropped at random either way."""
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
         device = self.weights[0].device
         parents_R, part = self.wanted.parents_R, self.part(span)
         first, last = np.searchsorted(parents_R, (span.start, span.stop))

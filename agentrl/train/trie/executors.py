@@ -6,7 +6,6 @@ from typing import Protocol
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
 
 from agentrl.engines.attention import unwrapped
 from agentrl.train.trie.forest import Forest, Wanted
@@ -34,8 +33,8 @@ class Executor(Protocol):
 
 def refused_by_config(module: torch.nn.Module) -> str:
     """Why no tree can be computed: layers that scan, routers that count, encoders."""
-    model: torch.nn.Module = unwrapped(module)
-    if not isinstance(model, PreTrainedModel):
+    model = unwrapped(module)
+    if not hasattr(model, "config"):
         return f"{type(model).__name__} is no transformers model"
     config = model.config.get_text_config()
     if model.config.is_encoder_decoder:

@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed results docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed results bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -70,6 +70,10 @@ $(VENV)/.installed-deepspeed: $(INSTALLED)
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
 	$(BIN)/python scripts/results.py
+
+bench: $(INSTALLED)  ## regenerate docs/results/bench/*.json: every speed, at most 8 minutes each on 2 idle cores
+	for name in engine trie vs_trl overhead; do \
+	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
 
 docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs.md, docs/scale.md
 	$(BIN)/python scripts/envs_page.py

@@ -65,11 +65,12 @@ def attention(module: torch.nn.Module, name: str) -> Iterator[None]:
 
 @contextmanager
 def sampling(module: torch.nn.Module, name: str) -> Iterator[None]:
-    """As `attention`, without gradients, dropout and gradient checkpointing."""
+    """As `attention`, without gradients, dropout and gradient checkpointing. Tensors made inside
+    cannot be trained with."""
     was_training = module.training
     module.eval()
     try:
-        with torch.no_grad(), attention(module, name):
+        with torch.inference_mode(), attention(module, name):
             yield
     finally:
         module.train(was_training)

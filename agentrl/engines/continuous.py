@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,39 +19,11 @@ from agentrl.core.errors import EngineError
 from agentrl.core.protocols import Completion, Policy
 from agentrl.core.types import Finish
 from agentrl.engines.draw import draw, uniforms
-from agentrl.engines.packed import SHORT, Packed, Piece
-from agentrl.engines.slots import (
-    Move,
-    Pool,
-    Request,
-    Row,
-    Shape,
-    arrange,
-    common_prefix,
-    doubled,
-    whole_grains,
-)
+from agentrl.engines.packed import LONGEST, SHORT, Packed, Piece
+from agentrl.engines.rows import Request, Row, Stats, common_prefix, whole_grains
+from agentrl.engines.slots import Move, Pool, Shape, arrange, fit
 
 Answer = tuple[Request, Completion | EngineError]
-
-
-@dataclass(kw_only=True)
-class Stats:
-    """What an engine did since it was started, in tokens unless the name says otherwise."""
-
-    steps: int = 0
-    """Forward passes."""
-    prefilled: int = 0
-    """Computed as part of a prompt."""
-    decoded: int = 0
-    """Computed after they were sampled."""
-    sampled: int = 0
-    reused: int = 0
-    """Found in the slot of the episode's last turn."""
-    copied: int = 0
-    """Copied from another row of the group."""
-    evicted: int = 0
-    """Idle rows that gave way to others."""
 
 
 class Batch:
@@ -211,14 +182,14 @@ class Batch:
         return ready
 
     def _sample(self) -> list[Answer]:
-        pool = self._room()
+        self.pool = pool = self._room()
         following = self._follow()
         budget = self.step_tokens
         for row in self.active:
             row.count = 1 if row.pending == 1 and row.leader is None else 0
         for row in self.active:
             if row.pending > 1 and row.leader is None:
-                row.count = min(row.pending, budget)
+                row.count = min(row.pending, budget, LONGEST)
                 budget -= row.count
         self._place(pool, following)
         rows = sorted((row for row in self.active if row.count), key=lambda row: row.slot)
@@ -328,53 +299,30 @@ class Batch:
 
     # --- slots -------------------------------------------------------------------------------
 
+    def _room(self) -> Pool:
+        """Slots for the active rows, and for as many idle ones as fit beside them."""
+        self.idle.sort(key=lambda row: -row.used)
+        longest = max(len(row.ids) for row in (*self.active, *self.idle))
+        while self.idle and (
+            (len(self.active) + len(self.idle)) * whole_grains(longest) > self.capacity
+        ):
+            self.idle.pop()
+            self.stats.evicted += 1
+            longest = max(len(row.ids) for row in (*self.active, *self.idle))
+        return fit(self.pool, self.shape, self.capacity, self.active, self.idle)
+
     def _place(self, pool: Pool, following: list[tuple[Row, Row]]) -> None:
         """Put every row in its place, and copy what rows share with the leaders they follow."""
         ones = [row for row in self.active if row.count == 1]
         short = [row for row in self.active if 1 < row.count <= SHORT]
         others = [row for row in self.active if not 0 < row.count <= SHORT]
-        copying = {id(row): row.filled for _, row in following}
+        copied = [row.filled for _, row in following]
         for _, row in following:
             row.filled = 0  # nothing of its own to be moved
         pool.move(arrange([ones, short, others], self.idle))
-        for _, row in following:
-            row.filled = copying[id(row)]
-        for leader, row in following:  # one by one: a leader may have followed just before
-            pool.move([Move(leader.slot, row.slot, row.filled)])
-
-    def _room(self) -> Pool:
-        """A pool that holds the active rows, and of the idle ones what fits beside them."""
-        longest = max(len(row.ids) for row in self.active)
-        self.idle.sort(key=lambda row: -row.used)
-        rows = len(self.active) + len(self.idle)
-        length = whole_grains(max([longest, *(row.filled for row in self.idle)]))
-        while rows * length > self.capacity and self.idle:
-            self.idle.pop()
-            self.stats.evicted += 1
-            rows -= 1
-            length = whole_grains(max([longest, *(row.filled for row in self.idle)]))
-        if self.pool is None:
-            size = self._size(rows, length)
-            self.pool = Pool(self.shape, *size)
-        elif rows > self.pool.slots or length > self.pool.length:
-            size = self._size(max(rows, 1), length)
-            kept = [row for row in (*self.active, *self.idle) if row.slot >= 0]
-            moves = [Move(row.slot, i, row.filled) for i, row in enumerate(kept)]
-            self.pool = self.pool.resized(*size, moves)
-            for i, row in enumerate(kept):
-                row.slot = i
-        return self.pool
-
-    def _size(self, rows: int, length: int) -> tuple[int, int]:
-        """Slots and length with room to grow, as far as the capacity goes."""
-        had = self.pool
-        slots = max(doubled(rows, 8), had.slots if had else 0)
-        long = max(doubled(length, 64), had.length if had else 0)
-        reach = max(row.request.reach for row in self.active if row.request)
-        sizes = [(slots, long), (rows, long), (rows, max(length, reach)), (rows, length)]
-        return next(
-            size for size in sizes if size[0] * size[1] <= self.capacity or size == sizes[-1]
-        )
+        for (leader, row), count in zip(following, copied, strict=True):
+            row.filled = count  # one by one: a leader may have followed just before
+            pool.move([Move(leader.slot, row.slot, count)])
 
 
 def _engine_error(error: BaseException) -> EngineError:

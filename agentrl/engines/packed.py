@@ -18,11 +18,14 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import AttentionInterface
 
 from agentrl.core.errors import EngineError
-from agentrl.engines.slots import Pool, whole_grains
+from agentrl.engines.rows import whole_grains
+from agentrl.engines.slots import Pool
 
 NAME = "agentrl_packed"
 SHORT = 64
 """Longest piece (tokens) that is padded to its neighbours; longer ones are computed alone."""
+LONGEST = 512
+"""Longest piece: the mask of one has as many lines for each query head of a key head."""
 MASK = 1 << 22
 """Most elements of the mask of a span."""
 
@@ -59,7 +62,9 @@ class Packed:
         """Where a key of a token lies in a layer's pool seen as `[S*K*L, D]`."""
         self.last = firsts_P + counts_P - 1
         """The last token of each piece."""
-        self.spans = [_span(pool, span) for span in _spans(pool, pieces)]
+        self.spans = [
+            (_Span if span[0].count == 1 else _Padded)(pool, span) for span in _spans(pool, pieces)
+        ]
 
     def attend(
         self,
@@ -70,10 +75,13 @@ class Packed:
         scale: float | None,
     ) -> torch.Tensor:
         """`[T,H,D]`, after the keys and values were stored."""
-        keys, values = self.pool.keys[layer], self.pool.values[layer]
-        for pool, new in ((keys, key_KTD), (values, value_KTD)):
-            width = pool.shape[-1]
-            pool.view(-1, width)[self.flat] = new.transpose(0, 1).reshape(-1, width)
+        shape = self.pool.shape
+        for pool, new in zip(self.pool.content[:, layer], (key_KTD, value_KTD), strict=True):
+            width = new.shape[-1]
+            flat = pool.view(-1, shape.width)[:, :width]
+            flat.index_put_((self.flat,), new.transpose(0, 1).reshape(-1, width))
+        keys, values = self.pool.content[:, layer]
+        keys, values = keys[..., : shape.key_dim], values[..., : shape.value_dim]
         query_THD = query_HTD.transpose(0, 1)
         parts = []
         first = 0
@@ -113,8 +121,8 @@ class _Span:
         self.mask = self._mask(pool, pieces)
 
     def _mask(self, pool: Pool, pieces: Sequence[Piece]) -> torch.Tensor | None:
-        ends_M = torch.tensor([piece.end for piece in pieces])
-        return _hidden(ends_M[:, None, None, None], self.length, pool)
+        ends_M = np.array([piece.end for piece in pieces])
+        return _hidden(ends_M[:, None, None], self.length, pool)
 
     def attend(
         self, query_THD: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float | None
@@ -133,7 +141,7 @@ class _Span:
         return out_MKCD.reshape(len(out_MKCD), heads, -1)
 
 
-class _Short(_Span):
+class _Padded(_Span):
     """Rows in neighbouring slots, a few tokens each: padded to the longest by repeated tokens."""
 
     def _mask(self, pool: Pool, pieces: Sequence[Piece]) -> torch.Tensor:
@@ -145,10 +153,9 @@ class _Short(_Span):
         self.picked = torch.from_numpy(picked_MC).to(device)
         kept_MC = steps_C < counts_M[:, None]
         self.kept = torch.from_numpy(kept_MC.reshape(-1).nonzero()[0]).to(device)
-        starts_M = torch.tensor([piece.start for piece in pieces])
-        ends_MC = starts_M[:, None] + torch.from_numpy(steps_C) + 1
-        ends_MC = ends_MC.repeat_interleave(pool.shape.queries, dim=1)
-        return _hidden(ends_MC[:, None, :, None], self.length, pool)
+        starts_M = np.array([piece.start for piece in pieces])
+        ends_MC = np.repeat(starts_M[:, None] + steps_C + 1, pool.shape.queries, axis=1)
+        return _hidden(ends_MC[:, None], self.length, pool)
 
     def _rows(self, query_THD: torch.Tensor, heads: int) -> torch.Tensor:
         m, c = self.picked.shape
@@ -162,51 +169,10 @@ class _Short(_Span):
         return out_MCKRD.reshape(m * c, heads, d)[self.kept]
 
 
-class _Long(_Span):
-    """One row of many tokens; nothing is padded, and without a past nothing is masked."""
-
-    def __init__(self, pool: Pool, pieces: Sequence[Piece]) -> None:
-        super().__init__(pool, pieces)
-        self.slot, self.length = pieces[0].slot, pieces[0].end
-
-    def _mask(self, pool: Pool, pieces: Sequence[Piece]) -> torch.Tensor | None:
-        piece = pieces[0]
-        if not piece.start:
-            return None
-        return _hidden(torch.arange(piece.start, piece.end)[:, None] + 1, piece.end, pool)
-
-    def attend(
-        self, query_THD: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float | None
-    ) -> torch.Tensor:
-        """`[T,H,D]` of the row."""
-        keys_KRLD = keys[self.slot, :, None, : self.length]
-        values_KRLD = values[self.slot, :, None, : self.length]
-        t, h, d = query_THD.shape
-        k = len(keys_KRLD)
-        shape = (k, h // k, self.length, -1)
-        out_KRTD = sdpa(
-            query_THD.reshape(t, k, -1, d).permute(1, 2, 0, 3),
-            keys_KRLD.expand(shape),
-            values_KRLD.expand(shape),
-            attn_mask=self.mask,
-            is_causal=self.mask is None,
-            scale=scale,
-        )
-        return out_KRTD.permute(2, 0, 1, 3).reshape(t, h, -1)
-
-
-def _span(pool: Pool, pieces: Sequence[Piece]) -> _Span:
-    if pieces[0].count == 1:
-        return _Span(pool, pieces)
-    kind = _Long if len(pieces) == 1 else _Short
-    return kind(pool, pieces)
-
-
-def _hidden(ends: torch.Tensor, length: int, pool: Pool) -> torch.Tensor:
+def _hidden(ends: np.ndarray, length: int, pool: Pool) -> torch.Tensor:
     """What is added to scores: 0 for positions before `ends`, minus infinity from there on."""
-    mask = torch.zeros(1, dtype=pool.shape.dtype).expand(*ends.shape[:-1], length)
-    mask = mask.masked_fill(torch.arange(length) >= ends, -torch.inf)
-    return mask.to(pool.shape.device)
+    mask = np.where(np.arange(length) < ends[..., None], np.float32(0), np.float32(-np.inf))
+    return torch.from_numpy(mask).to(pool.shape.device, pool.shape.dtype)
 
 
 def _attention(

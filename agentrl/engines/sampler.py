@@ -21,7 +21,7 @@ from agentrl.core.protocols import Completion
 from agentrl.engines.attention import sampling
 from agentrl.engines.continuous import Answer, Batch
 from agentrl.engines.packed import NAME
-from agentrl.engines.slots import Request
+from agentrl.engines.rows import Request
 
 T = TypeVar("T")
 Deed = Callable[[], None]

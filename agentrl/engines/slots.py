@@ -8,27 +8,12 @@ layers, `S` slots, `K` key heads, `L` positions, `D` numbers of a head.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 import torch
 
-from agentrl.core.protocols import SamplingParams
-
-GRAIN = 16
-"""Lengths of the pool are multiples of this."""
-
-
-def whole_grains(length: int) -> int:
-    """The length, rounded up."""
-    return -(-length // GRAIN) * GRAIN
-
-
-def doubled(count: int, least: int) -> int:
-    """The smallest of `least`, twice that, four times that ... that is at least `count`."""
-    while least < count:
-        least *= 2
-    return least
+from agentrl.engines.rows import Row, whole_grains
 
 
 class Shape(NamedTuple):
@@ -44,9 +29,14 @@ class Shape(NamedTuple):
     device: torch.device
 
     @property
+    def width(self) -> int:
+        """Numbers of a head, the larger of the two."""
+        return max(self.key_dim, self.value_dim)
+
+    @property
     def token_bytes(self) -> int:
         """Memory of one token in all layers."""
-        return self.layers * self.heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
+        return 2 * self.layers * self.heads * self.width * self.dtype.itemsize
 
 
 class Move(NamedTuple):
@@ -58,113 +48,78 @@ class Move(NamedTuple):
 
 
 class Pool:
-    """Keys `[N,S,K,L,D]` and values of all slots. What no row covers is finite."""
+    """Keys and values of all slots, `[2,N,S,K,L,D]`. What no row covers is finite."""
 
     def __init__(self, shape: Shape, slots: int, length: int) -> None:
         self.shape, self.slots, self.length = shape, slots, length
-        size = (shape.layers, slots, shape.heads, length)
-        like = {"dtype": shape.dtype, "device": shape.device}
-        self.keys = torch.zeros(*size, shape.key_dim, **like)  # type: ignore[call-overload]
-        self.values = torch.zeros(*size, shape.value_dim, **like)  # type: ignore[call-overload]
+        size = (2, shape.layers, slots, shape.heads, length, shape.width)
+        self.content = torch.zeros(size, dtype=shape.dtype, device=shape.device)
 
     def move(self, moves: Sequence[Move]) -> None:
         """All at once: a slot may be source and target."""
-        for pool in (self.keys, self.values):
-            kept = [pool[:, m.source, :, : m.length].clone() for m in moves]
-            for move, content in zip(moves, kept, strict=True):
-                pool[:, move.target, :, : move.length] = content
+        targets: set[int] = set()
+        kept = {}
+        for move in moves:
+            if move.source in targets:  # overwritten before its turn comes
+                kept[move.source] = self.content[:, :, move.source, :, : move.length].clone()
+            targets.add(move.target)
+        for source, target, length in moves:
+            old = kept[source] if source in kept else self.content[:, :, source, :, :length]
+            self.content[:, :, target, :, :length] = old
 
-    def resized(self, slots: int, length: int, moves: Sequence[Move]) -> Pool:
+    def resized(self, slots: int, length: int, moves: Iterable[Move]) -> Pool:
         """A pool of another size with what `moves` takes over."""
         other = Pool(self.shape, slots, length)
-        for old, new in ((self.keys, other.keys), (self.values, other.values)):
-            for move in moves:
-                new[:, move.target, :, : move.length] = old[:, move.source, :, : move.length]
+        for source, target, n in moves:
+            other.content[:, :, target, :, :n] = self.content[:, :, source, :, :n]
         return other
 
     def clear(self, slot: int) -> None:
         """Zeros: behind a mask NaN would still spoil sums."""
-        self.keys[:, slot] = 0
-        self.values[:, slot] = 0
+        self.content[:, :, slot] = 0
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class Request:
-    """One call: what was asked, and what was sampled so far."""
-
-    prompt: list[int]
-    params: SamplingParams
-    episode: int
-    group: int
-    logprobs: list[float] = field(default_factory=list)
-    versions: list[tuple[int, int]] = field(default_factory=list)
-    is_given_up: bool = False
-    """Nobody waits for the answer: its row is free at the next step."""
-
-    @property
-    def reach(self) -> int:
-        """Positions that it may come to need."""
-        return whole_grains(len(self.prompt) + self.params.max_tokens)
-
-
-@dataclass(eq=False, slots=True)
-class Row:
-    """A sequence and its slot. While it is sampled, ids beyond `filled` are still to be computed;
-    an idle row keeps what the next turn may go on from."""
-
-    request: Request | None
-    episode: int
-    group: int
-    ids: list[int]
-    filled: int = 0
-    """How many of `ids` have their keys and values in the slot."""
-    slot: int = -1
-    leader: Row | None = None
-    """Another row whose slot holds, or will hold, a prefix of this one."""
-    shared: int = 0
-    """Length of that prefix."""
-    used: int = 0
-    """The step that used it last."""
-    count: int = 0
-    """How many ids this step computes."""
-
-    @property
-    def pending(self) -> int:
-        """Ids that are to be computed before the next one is drawn."""
-        return len(self.ids) - self.filled
+def fit(
+    pool: Pool | None, shape: Shape, capacity: int, active: Sequence[Row], idle: Sequence[Row]
+) -> Pool:
+    """The pool, or a larger one, in which all rows have their slots; it has at most `capacity`
+    tokens. It grows to powers of two as far as that goes."""
+    rows = len(active) + len(idle)
+    length = whole_grains(max(len(row.ids) for row in (*active, *idle)))
+    if pool is not None and rows <= pool.slots and length <= pool.length:
+        return pool
+    reach = max(length, *(row.request.reach for row in active if row.request))
+    slots = 1 << max(rows - 1, 7).bit_length()
+    long = max(1 << (reach - 1).bit_length(), pool.length if pool is not None else 0)
+    sizes = ((slots, long), (rows, long), (rows, reach), (rows, length))
+    size = next((s, n) for s, n in sizes if s * n <= capacity or (s, n) == sizes[-1])
+    if pool is None:
+        return Pool(shape, *size)
+    placed = [row for row in (*active, *idle) if row.slot >= 0]
+    pool = pool.resized(*size, (Move(row.slot, i, row.filled) for i, row in enumerate(placed)))
+    for i, row in enumerate(placed):
+        row.slot = i
+    return pool
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids two lists share from the start."""
-    n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    return next(i for i in range(n) if a[i] != b[i])
-
-
-def arrange(regions: Sequence[Sequence[Row]], idle: Iterable[Row]) -> list[Move]:
+def arrange(regions: Sequence[Sequence[Row]], idle: Sequence[Row]) -> list[Move]:
     """Give the rows of each region neighbouring slots, region after region from slot 0 on; who lies
     in the right region stays. Idle rows give way. Returns what must be moved."""
-    target: dict[int, Row] = {}
-    first, homeless = 0, []
+    places: dict[int, Row] = {}
+    first = 0
     for region in regions:
         slots = range(first, first + len(region))
         staying = {row.slot: row for row in region if row.slot in slots}
-        target |= staying
         coming = (row for row in region if row.slot not in slots)
-        target |= dict(zip((s for s in slots if s not in staying), coming, strict=True))
+        places |= staying
+        places |= dict(zip((s for s in slots if s not in staying), coming, strict=True))
         first += len(region)
-    for row in idle:
-        if row.slot in target or row.slot < 0:
-            homeless.append(row)
-        else:
-            target[row.slot] = row
-    free = (slot for slot in range(len(target) + len(homeless)) if slot not in target)
-    target |= dict(zip(list(free), homeless, strict=False))
-    moves = []
-    for slot, row in target.items():
-        if row.slot != slot:
-            if row.filled:
-                moves.append(Move(row.slot, slot, row.filled))
-            row.slot = slot
-    return moves
+    staying = {row.slot: row for row in idle if row.slot not in places}
+    going = [row for row in idle if row.slot in places]
+    places |= staying
+    free = (slot for slot in count() if slot not in places)
+    places |= dict(zip([next(free) for _ in going], going, strict=True))
+    moves = [Move(row.slot, slot, row.filled) for slot, row in places.items() if row.slot != slot]
+    for slot, row in places.items():
+        row.slot = slot
+    return [move for move in moves if move.length]

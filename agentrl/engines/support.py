@@ -11,7 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from agentrl.core.errors import EngineError
 from agentrl.engines.attention import sampling, unwrapped
 from agentrl.engines.packed import NAME, Packed, Piece
-from agentrl.engines.slots import Pool, Shape, whole_grains
+from agentrl.engines.rows import whole_grains
+from agentrl.engines.slots import Pool, Shape
 
 EXACT = 1e-4
 """Largest difference of any logprob (nats) between the two ways of computing it, in float32."""

@@ -22,10 +22,10 @@ from agentrl.core.protocols import Completion, Policy, SamplingParams
 from agentrl.core.registry import register
 from agentrl.core.types import Image
 from agentrl.engines.attention import unwrapped
-from agentrl.engines.continuous import Batch, Stats
+from agentrl.engines.continuous import Batch
 from agentrl.engines.generate import Generate
+from agentrl.engines.rows import Request, Stats
 from agentrl.engines.sampler import Sampler
-from agentrl.engines.slots import Request
 from agentrl.engines.support import logits_by_pieces, measure
 
 T = TypeVar("T")

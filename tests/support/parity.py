@@ -18,13 +18,14 @@ from agentrl.algo.kl import K3
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.algo.spread import TokenAdvantages
 from agentrl.core.config import Lora, Optim
-from agentrl.core.protocols import Parallel
+from agentrl.core.protocols import Parallel, Scorer
 from agentrl.core.types import Sum
 from agentrl.train.lora import add_lora
 from agentrl.train.objective import Objective
 from agentrl.train.optim import build_optimiser
 from agentrl.train.prepare import TrainRow, with_old, with_reference
 from agentrl.train.score import Padded
+from agentrl.train.trie.scorer import Trie
 from agentrl.train.update import update
 from support.models import row, tiny_policy
 
@@ -53,6 +54,12 @@ class Case:
     """Aggregate over trajectories, not over tokens."""
     checkpointing: bool = False
     grad_clip: float = 1e9
+    executor: Literal["segment", "dfs"] | None = None
+    """Score by the token trie, on rows that share prompts."""
+
+    @property
+    def scorer(self) -> Scorer:
+        return Padded() if self.executor is None else Trie(executor=self.executor)
 
 
 CASES = (
@@ -67,6 +74,18 @@ CASES = (
     Case(name="LoRA, two updates, KL", lora=True, updates=2, kl=True, budget=40),
     Case(name="LoRA, gradient checkpointing", lora=True, checkpointing=True, by_trajectory=True),
     Case(name="LoRA, AdamW", lora=True, optimiser="adamw", tied=False),
+    Case(name="trie, a rank without rows", executor="segment", first=7, budget=24),
+    Case(
+        name="trie, gradient checkpointing, two updates, KL",
+        executor="segment",
+        budget=24,
+        checkpointing=True,
+        updates=2,
+        kl=True,
+    ),
+    Case(name="trie, LoRA", executor="segment", lora=True, tied=False, budget=40),
+    Case(name="trie, depth-first, KL", executor="dfs", budget=24, kl=True, updates=2),
+    Case(name="trie, depth-first, LoRA", executor="dfs", lora=True, budget=24, first=7),
 )
 
 
@@ -110,7 +129,9 @@ def optimiser_of(case: Case) -> Callable[[torch.nn.Module], torch.optim.Optimize
     )
 
 
-def rows_of_step(step: int, *, vocabulary: int = 300) -> list[TrainRow]:
+def rows_of_step(
+    step: int, *, vocabulary: int = 300, share_prompts: bool = False
+) -> list[TrainRow]:
     """Seven trajectories of one or two rows, the advantages mostly positive."""
     rng = random.Random(step)
     made = []
@@ -119,6 +140,8 @@ def rows_of_step(step: int, *, vocabulary: int = 300) -> list[TrainRow]:
         for _ in range(rng.choice((1, 1, 2))):
             prompt, sampled = rng.randint(1, 5), rng.randint(1, 7)
             ids = [rng.randrange(6, vocabulary) for _ in range(prompt + sampled)]
+            if share_prompts:
+                ids[:prompt] = range(6, 6 + prompt)
             mask = [False] * prompt + [True] * sampled
             made.append(
                 TrainRow(
@@ -152,9 +175,10 @@ def train_steps(
     """Metrics of each update; `module` is what `parallel.wrap` returned."""
     found = []
     for step in steps:
-        rows = share_of(case, rows_of_step(step), parallel)
+        made = rows_of_step(step, share_prompts=case.executor is not None)
+        rows = share_of(case, made, parallel)
         if case.updates > 1:
-            rows = with_old(rows, Padded(), module, case.budget, parallel)
+            rows = with_old(rows, case.scorer, module, case.budget, parallel)
         if case.kl:
             rows = with_references(case, rows, parallel, module)
         found += [one_update(case, part, parallel, module) for part in halves(case, rows)]
@@ -178,7 +202,7 @@ def one_update(
             aggregate=SequenceMeanTokenMean() if case.by_trajectory else TokenMean(),
             kl=K3(beta=0.1) if case.kl else None,
         ),
-        scorer=Padded(),
+        scorer=case.scorer,
         parallel=parallel,
         module=module,
         budget=case.budget,
@@ -193,8 +217,9 @@ def with_references(
     if case.lora:
         adapted = cast("PeftModel", getattr(module, "module", module))
         off = cast("AbstractContextManager[object]", adapted.disable_adapter())
-        return with_reference(rows, Padded(), module, case.budget, off, parallel)
-    return with_reference(rows, Padded(), build(replace(case, checkpointing=False), 1), case.budget)
+        return with_reference(rows, case.scorer, module, case.budget, off, parallel)
+    whole = build(replace(case, checkpointing=False), 1)
+    return with_reference(rows, case.scorer, whole, case.budget)
 
 
 def run_case(case: Case, parallel: Parallel) -> Outcome:

@@ -20,7 +20,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from agentrl.core import registry
-from agentrl.core.errors import DeadlineError, TrainingError
+from agentrl.core.errors import ConfigError, DeadlineError, TrainingError
 from agentrl.core.protocols import Parallel
 from agentrl.core.types import Json
 from agentrl.train.score import Padded
@@ -35,11 +35,15 @@ BEFORE, AFTER = range(3), range(3, 5)
 
 
 def run_parity(fresh: Fresh, folder: Path) -> dict[str, Json]:
-    """Every case's metrics; rank 0 leaves the weights."""
+    """Every case's metrics, or why it was refused; rank 0 leaves the weights."""
     found: dict[str, Json] = {}
     for number, case in enumerate(parity.CASES):
         parallel = fresh()
-        outcome = parity.run_case(case, parallel)
+        try:
+            outcome = parity.run_case(case, parallel)
+        except ConfigError as error:
+            found[case.name] = str(error)
+            continue
         parity.build(case).load_state_dict(outcome.weights, strict=True)
         if parallel.rank == 0:
             save_file(apart(outcome.weights), folder / f"weights-{number}.safetensors")

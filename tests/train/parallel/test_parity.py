@@ -83,12 +83,15 @@ def test_two_processes_give_the_numbers_of_one(launched: tuple[str, Path], case:
     backend, folder = launched
     ranks = [found(folder, "parity", rank)[case.name] for rank in (0, 1)]
     assert ranks[0] == ranks[1]
+    if case.executor == "dfs" and backend != "ddp":
+        assert "ranks meet in every forward pass" in ranks[0]
+        return
     expected = alone(case)
     weights = load_file(folder / f"weights-{CASES.index(case)}.safetensors")
     note(backend, case, ranks[0], weights)
     for number, (here, step) in enumerate(zip(ranks[0], expected.metrics, strict=True)):
         assert here.keys() == step.keys()
-        for key in here:
+        for key in here.keys() - {"trie/real_per_unique"}:  # what lies on two ranks is not shared
             total, weight = here[key]
             assert weight == step[key].weight, f"{key} of update {number}"
             # Beside loss and norm there are means of differences that are zero but for rounding.

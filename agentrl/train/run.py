@@ -40,6 +40,7 @@ from agentrl.train.prepare import TrainRow, turn_advantages
 from agentrl.train.resume import TRAINER, Progress, part_states, restore_parts
 from agentrl.train.sync import push
 from agentrl.train.trainable import load_trainable, save_trainable
+from agentrl.train.trie.sharing import Sharing
 from agentrl.train.trl import sft
 
 
@@ -73,6 +74,7 @@ class Run:
     cpu_before: float = 0.0
     """CPU seconds of the run before it was resumed."""
     outbox: Outbox = field(init=False)
+    sharing: Sharing = field(default_factory=Sharing)
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(say=self.say)
@@ -300,6 +302,8 @@ class Run:
             sink.episodes(step, episodes)
             sink.log(step, metrics)
         self._warn_once(step, groups, parts.get("episodes/unscored", Sum(0.0)).total)
+        if drop := self.sharing.drop(parts):
+            self._say_once("sharing", f"step {step}: {drop}")
 
     def _warn_once(self, step: int, groups: Sequence[Group], unscored: float) -> None:
         """Say what is easily overlooked, the first time that it happens."""

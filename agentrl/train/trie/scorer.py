@@ -27,6 +27,7 @@ from agentrl.train.trie.dfs import Dfs
 from agentrl.train.trie.executors import Executor
 from agentrl.train.trie.forest import Forest, Wanted, bare, split
 from agentrl.train.trie.segment import Segment
+from agentrl.train.trie.sharing import KEY
 
 logger = logging.getLogger(__name__)
 
@@ -140,12 +141,12 @@ class Trie:
         return Scores(
             logp_BT=empty_BT.masked_scatter(mask_BT, logp_N[place_M]),
             entropy_BT=empty_BT.masked_scatter(mask_BT, entropy_N[place_M]),
-            metrics={"trie/real_per_unique": Sum(float(forest.real), float(forest.unique))},
+            metrics={KEY: Sum(float(forest.real), float(forest.unique))},
         )
 
 
 def forced_rows(vocabulary: int) -> list[Row]:
-    """Six rows of 40 distinct tokens in two trees: branches at three depths, a prefix, a copy."""
+    """Six rows of 42 distinct tokens in two trees: branches at three depths, a prefix, a copy."""
     ids = [int(i) for i in np.random.default_rng(0).integers(vocabulary, size=64)]
     trunk, other = ids[:10], ids[10:18]
     fork = [*trunk, *ids[20:26]]

@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed results bench docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all results bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -61,6 +61,9 @@ test-all: $(INSTALLED)  ## the slow ones as well
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 $(PYTEST_ARGS)
 
 test-distributed: $(VENV)/.installed-deepspeed  ## every training backend on two processes (CPU)
+	$(BIN)/python -m pytest -m "distributed and not slow" $(PYTEST_ARGS)
+
+test-distributed-all: $(VENV)/.installed-deepspeed  ## the slow ones as well
 	$(BIN)/python -m pytest -m distributed $(PYTEST_ARGS)
 
 $(VENV)/.installed-deepspeed: $(INSTALLED)

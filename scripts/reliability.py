@@ -5,7 +5,8 @@
     python scripts/reliability.py --check  # fail if the page is not what the files say
 
 `faults.json` comes from `pytest --record-faults`, `kills.json` from
-`PYTHONPATH=tests python -m support.kills 200 docs/reliability/kills.json` (an hour and more).
+`PYTHONPATH=tests python -m support.kills 200 docs/reliability/kills.json` (an hour and more); a
+`remark` and a further report under `again` may be added to it.
 """
 
 import argparse
@@ -90,9 +91,24 @@ def kills(told: dict[str, object]) -> list[str]:
         "",
         *(f"- {what}" for what in found),
         *([""] if found else []),
+        *([str(told["remark"]), ""] if "remark" in told else []),
+        *(_again(told["again"]) if "again" in told else []),
         f"A run that nobody kills takes {told['run_s']:.0f} s, start-up included; all of it took "
         f"{told['seconds'] / 60:.0f} minutes.\nMachine: {told['machine']}.",
         "",
+    ]
+
+
+def _again(told: object) -> list[str]:
+    """A further run, kept under `again` in the same file."""
+    assert isinstance(told, dict)
+    found = told["mismatches"]
+    return [
+        f"Again, {told['kills']} kills of {told['runs']} runs, of which {told['torn']} hit a "
+        f"checkpoint\nwhile it was written. Differences: **{len(found) or 'none'}**.",
+        "",
+        *(f"- {what}" for what in found),
+        *([""] if found else []),
     ]
 
 

@@ -157,7 +157,7 @@ class Sft:
     lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate (above 0)."""
     batch_rows: Count = 16
-    """Rows of one update (1 or more)."""
+    """Rows of one update (1 or more), over all processes, which share them evenly."""
     max_steps: Count = 200
     """Most updates (1 or more)."""
     eval_every: Count = 5

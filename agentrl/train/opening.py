@@ -208,7 +208,7 @@ def _inode(path: Path) -> int | None:
 
 
 def check_alike(config: Config) -> None:
-    """Refuse ranks that were started with different configs.
+    """Refuse ranks that were started with different configs, or that cannot share a batch.
 
     Raises:
         ConfigError: on every rank.
@@ -219,6 +219,12 @@ def check_alike(config: Config) -> None:
         raise ConfigError(
             f"rank {other} was started with another config than rank 0: all processes of a run "
             "need the same file and overrides"
+        )
+    world, sft = config.parallel.world, config.sft
+    if sft is not None and sft.batch_rows % world:
+        raise ConfigError(
+            f"sft.batch_rows: {sft.batch_rows} rows cannot be shared evenly by {world} processes; "
+            f"choose a multiple of {world}"
         )
 
 

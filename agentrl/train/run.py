@@ -194,7 +194,13 @@ class Run:
         demos = len({row.group for row in rows})
         self.say(f"{name}: {demos} demonstrations, {tokens} trained tokens")
         result = sft(
-            self.stage.policy, rows, dev, self.config.sft, seed=self.config.run.seed, say=self.say
+            self.stage.policy,
+            rows,
+            dev,
+            self.config.sft,
+            seed=self.config.run.seed,
+            say=self.say,
+            world=self.config.parallel.world,
         )
         self.sft_steps[name] = result.best_step
         if result.is_exhausted:

@@ -79,6 +79,8 @@ def test_the_page_tells_of_kills_what_their_report_holds() -> None:
     assert "until 5 runs had come to their end" in text
     assert "3 kills hit a checkpoint while it was written, 2 came before" in text
     assert "Differences: **none**." in text
+    both = "\n".join(render({**told, "remark": "By hand.", "again": told}))
+    assert "\nBy hand.\n\nAgain, 20 kills of 5 runs" in both
     other = render({**told, "mismatches": ["run 2: other weights"]})
     assert "- run 2: other weights" in other
     assert "Differences: **1**." in "\n".join(other)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from agentrl.evaluate.statistics import read_evals
 from agentrl.track.trajectories import read_episodes
 from agentrl.train.checkpoint import Checkpoints, step_of
+from agentrl.train.parallel.deepspeed import TAG, Tensors
 from support.whole_runs import timeless
 
 
@@ -23,12 +24,12 @@ def differences(one: Path, other: Path) -> list[str]:
         found.append("metrics.jsonl")
     if _evals(one) != _evals(other):
         found.append("evals.jsonl")
-    names = [sorted(p.name for p in (run / "trajectories").iterdir()) for run in (one, other)]
+    names = [{p.name for p in (run / "trajectories").iterdir()} for run in (one, other)]
     if names[0] != names[1]:
-        return [*found, f"files in trajectories/: {set(names[0]) ^ set(names[1])}"]
+        found.append(f"files in trajectories/: {sorted(names[0] ^ names[1])}")
     found += [
         f"trajectories/{name}"
-        for name in names[0]
+        for name in sorted(names[0] & names[1])
         if _episodes(one / "trajectories" / name) != _episodes(other / "trajectories" / name)
     ]
     last, twin = (Checkpoints(folder=run / "checkpoints").newest() for run in (one, other))
@@ -56,14 +57,21 @@ def _other_tensors(one: Path, other: Path) -> list[str]:
 
 
 def _other_state(one: Path, other: Path) -> list[str]:
-    """What the backend keeps: an optimiser as one file, or the values that its shards hold (the
-    layout of their bytes differs from save to save)."""
+    """What the backend keeps: an optimiser as one file, files of DeepSpeed's, or the values that
+    shards hold (the layout of their bytes differs from save to save)."""
     names = [sorted(p.name for p in folder.iterdir()) for folder in (one, other)]
     if names[0] != names[1]:
         return [f"files in trainer/: {set(names[0]) ^ set(names[1])}"]
     if "optimiser.pt" in names[0]:
         states = [torch.load(p / "optimiser.pt", weights_only=True) for p in (one, other)]
         return [] if _equal(*states) else ["optimiser.pt"]
+    if TAG in names[0]:
+        read = Tensors(object()).load
+        return [
+            path.name
+            for path in sorted((one / TAG).iterdir())
+            if not _equal(read(str(path)), read(str(other / TAG / path.name)))
+        ]
     return [] if _equal(_joined(one / "shards"), _joined(other / "shards")) else ["shards"]
 
 
@@ -81,6 +89,8 @@ def _equal(one: object, other: object) -> bool:
         return torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_equal, one, other))
+    if hasattr(one, "__dict__") and type(one) is type(other):
+        return _equal(vars(one), vars(other))
     return bool(one == other)

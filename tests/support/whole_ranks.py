@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from agentrl.core import registry
 from agentrl.core.config import Config
+from agentrl.core.errors import ConfigError
 from agentrl.train.loop import train
 from support.chatter import ChatterEnv
 from support.whole_runs import tiny
@@ -21,7 +22,20 @@ from support.whole_runs import tiny
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "full": (),
     "lora": ("lora.rank=2", "kl=k3", "optim.updates_per_batch=2", "optim.epochs=2"),
+    "warm": (
+        "sft={demos: 3, dev_demos: 2, max_steps: 4, eval_every: 2, batch_rows: 4}",
+        "kl={name: k1, beta: 0.5, placement: reward}",
+        "entropy={name: adaptive, target: 99, top: 0.5}",
+    ),
+    "dynamic": (
+        "strategy=dynamic",
+        "filter=zero_std",
+        "reward=success",
+        "env.length=2",
+        "sampling.max_tokens=6",
+    ),
 }
+"""Under `dynamic` the ranks make up for their own groups, so other tasks are played than by one."""
 SETTINGS = (
     "run.steps=4",
     "rollout.tasks_per_step=3",
@@ -38,11 +52,15 @@ def config(folder: Path, variant: str, *overrides: str) -> Config:
 
 
 def main(folder: Path, backend: str) -> None:
-    """Every variant, twice."""
+    """Every variant, twice; before that, what is refused."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")  # one for all runs: a process can join only once
     registry.names("env")
     registry._parts["env"]["chatter"] = ChatterEnv
+    try:
+        train(config(folder / "odd", "warm", f"parallel={backend}", "sft.batch_rows=3"))
+    except ConfigError as error:
+        (folder / f"refused-{dist.get_rank()}").write_text(str(error))
     for variant in VARIANTS:
         train(config(folder / f"straight-{variant}", variant, f"parallel={backend}"))
         again = folder / f"resumed-{variant}"

@@ -45,7 +45,10 @@ class Ddp(Processes):
         """The module in a `DistributedDataParallel`; every rank starts from rank 0's weights."""
         self._joined()
         with self.waiting("the first broadcast of weights"):
-            self._wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+            self._wrapped = DistributedDataParallel(module)
+        # No exchange in the forward pass: ranks may make different numbers of them. As an attribute
+        # it has one name in all versions; the argument changes its name in torch 2.13.
+        self._wrapped.broadcast_buffers = False
         self._optimiser = build_optimiser(module)
         return self._wrapped
 

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -67,11 +67,12 @@ def sft(
     *,
     seed: int,
     say: Callable[[str], None] = logger.info,
+    world: int = 1,
 ) -> SftResult:
     """Train on the masked tokens of demonstrations until the dev loss stops falling.
 
     The policy's module ends with the weights of the lowest dev loss, those before the first step
-    included.
+    included. Of `world` processes each gets the same rows and trains its share of every batch.
 
     Raises:
         ConfigError: trl or datasets is not installed.
@@ -85,6 +86,10 @@ def sft(
             f"sft needs trl and datasets, and one is missing ({error}): pip install trl datasets, "
             "or set sft=none and start from a model that knows the action format"
         ) from error
+    if settings.batch_rows >= len(train_rows):
+        # One batch holds all rows: empty ones make it come apart evenly, and change no number.
+        empty = replace(train_rows[0], mask=(False,) * len(train_rows[0].mask))
+        train_rows = [*train_rows, *[empty] * (-len(train_rows) % world)]
     watch = _BestByDevLoss(module=policy.module, patience=settings.patience)
 
     class Watch(TrainerCallback):
@@ -111,7 +116,7 @@ def sft(
                 max_steps=settings.max_steps,
                 learning_rate=settings.lr,
                 lr_scheduler_type="constant",
-                per_device_train_batch_size=min(settings.batch_rows, len(train_rows)),
+                per_device_train_batch_size=min(settings.batch_rows, len(train_rows)) // world,
                 per_device_eval_batch_size=len(dev_rows),
                 eval_strategy="steps",
                 eval_steps=min(settings.eval_every, settings.max_steps),

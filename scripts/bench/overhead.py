@@ -11,7 +11,7 @@ episodes. Steps are whole, from one to the next. There is no peer; the first ste
 
 Memory: a thousand episodes (125 tasks in groups of 8, 2 turns, an env of random words) at once, in
 a process of its own. Counted is the peak beyond what the process had after 8 episodes, less what
-the engine's pool of keys and values grew by, which `engine.kv_mib` bounds.
+the engine's pool of keys and values took at its largest, which `engine.kv_mib` bounds.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
+import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import measure
@@ -45,6 +49,8 @@ from agentrl.train.parallel.single import Single
 GOAL = "33M"
 """The size for which the goal holds."""
 WAIT_S = 300.0
+WAITING = ("selectors.py", "threading.py", "queue.py", "connection.py", "thread.py")
+"""Where threads that wait stand."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Busy:
 
 
 BUSY: list[Busy] = []
+RUNNING: list[str] = []
+"""What model or env code runs at the moment."""
 STEPS: list[float] = []
 """When each step was over."""
 
@@ -65,9 +73,11 @@ STEPS: list[float] = []
 def busy(what: str) -> Iterator[None]:
     """Note how long the block takes."""
     began = time.perf_counter()
+    RUNNING.append(what)
     try:
         yield
     finally:
+        RUNNING.remove(what)
         BUSY.append(Busy(what, began, time.perf_counter()))
 
 
@@ -98,11 +108,9 @@ class NotedSingle(Single):
         build_optimiser: Callable[[torch.nn.Module], torch.optim.Optimizer],
     ) -> torch.nn.Module:
         """As `single`; the engine samples from the same module."""
-        began: list[float] = []
-        module.register_forward_pre_hook(lambda *_: began.append(time.perf_counter()))
-        module.register_forward_hook(
-            lambda *_: BUSY.append(Busy("forward", began.pop(), time.perf_counter()))
-        )
+        passes = ExitStack()
+        module.register_forward_pre_hook(lambda *_: passes.enter_context(busy("forward")))
+        module.register_forward_hook(lambda *_: passes.pop_all().close())
         return super().wrap(module, build_optimiser)
 
     def backward(self, loss_sum: torch.Tensor) -> None:
@@ -162,7 +170,8 @@ def config_of(size: str, arguments: argparse.Namespace, folder: str) -> Config:
             shape(size),
             "env={name: bench_babyai, level: GoToObj, cap: 16, train_tasks: 64}",
             "sampling.max_tokens=8",
-            "rollout={tasks_per_step: 2, group_size: 8, max_turns: 8}",
+            "rollout={tasks_per_step: 2, group_size: 8, max_turns: 8, deadline_s: 900, "
+            "engine_timeout_s: 900}",
             "optim={lr: 1.0e-6, tokens_per_microbatch: 4096}",
             "eval={every: 0, final_tasks: 0, baselines: false}",
             "parallel=bench_single",
@@ -187,8 +196,14 @@ def shares(size: str, arguments: argparse.Namespace, report: Report) -> Spread:
     """The overhead of each counted step of a run."""
     BUSY.clear()
     STEPS.clear()
-    with tempfile.TemporaryDirectory() as folder:
+    samples = Samples(arguments.repeats)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        samples.taken() if arguments.profile else nullcontext(),
+    ):
         train(config_of(size, arguments, folder))
+    if arguments.profile:
+        show(f"{size}: where the rest goes", ["place", "share"], samples.rows())
     spans = list(pairwise(STEPS))
     found = Spread.of([1 - covered(BUSY, a, b) / (b - a) for a, b in spans])
     kinds = sorted({one.what for one in BUSY})
@@ -205,6 +220,58 @@ def shares(size: str, arguments: argparse.Namespace, report: Report) -> Spread:
     return found
 
 
+# --- where it goes --------------------------------------------------------------------------------
+
+
+@dataclass
+class Samples:
+    """Where threads stand in the counted steps while neither model nor env runs, every 2 ms."""
+
+    steps: int
+    """Counted steps."""
+    places: Counter[str] = field(default_factory=Counter)
+    _is_over: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        """Until it is over."""
+        own = threading.get_ident()
+        while not self._is_over.wait(0.002):
+            if RUNNING or not 0 < len(STEPS) <= self.steps:
+                continue
+            for thread, frame in sys._current_frames().items():
+                place = None if thread == own else working(frame)
+                if place is not None:
+                    self.places[place] += 1
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """While the block runs."""
+        thread = threading.Thread(target=self.look)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_over.set()
+            thread.join()
+
+    def rows(self, count: int = 25) -> list[list[str]]:
+        """The commonest places and their shares."""
+        total = sum(self.places.values())
+        return [[place, f"{n / total:.1%}"] for place, n in self.places.most_common(count)]
+
+
+def working(frame: FrameType | None) -> str | None:
+    """The innermost function of ours on a stack, with its line; None for a thread that waits."""
+    waits = frame is not None and frame.f_code.co_filename.rpartition("/")[2] in WAITING
+    while frame is not None and not waits:
+        path = frame.f_code.co_filename
+        if "/agentrl/" in path and "site-packages" not in path:
+            name = path.partition("/agentrl/")[2]
+            return f"{name}:{frame.f_lineno} {frame.f_code.co_qualname}"
+        frame = frame.f_back
+    return None
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
@@ -218,8 +285,8 @@ def _thousand(engine: str, folder: str, line: Any) -> None:
             shape("0.65M"),
             "env={name: bench_words, turns: 2, train_tasks: 125}",
             "sampling.max_tokens=8",
-            "rollout={tasks_per_step: 125, group_size: 8, max_turns: 2}",
-            "rollout={deadline_s: 900, engine_timeout_s: 900}",
+            "rollout={tasks_per_step: 125, group_size: 8, max_turns: 2, deadline_s: 900, "
+            "engine_timeout_s: 900}",
             f"engine={engine}",
         ],
     )
@@ -230,13 +297,15 @@ def _thousand(engine: str, folder: str, line: Any) -> None:
         agent, tasks = stage.engine_agent(), config.env.tasks("train")
         worker = stage.worker
         await worker.collect(tasks[:1], agent=agent, group_size=8, label="few")
-        idle, pool = forget_peak(), pool_mib(config.engine)
+        idle, pools = forget_peak(), [0.0]
+        watch = asyncio.create_task(watch_pool(config.engine, pools))
         groups = await worker.collect(tasks, agent=agent, group_size=8, label="many")
-        played = sum(len(group.trajectories) for group in groups)
+        watch.cancel()
         found = {
-            "episodes": float(played),
+            "episodes": float(sum(len(group.trajectories) for group in groups)),
+            "failed": float(sum(t.stop.is_failure for g in groups for t in g.trajectories)),
             "peak_mib": peak_mib() - idle,
-            "pool_mib": pool_mib(config.engine) - pool,
+            "pool_mib": max(pools),
             "left_mib": resident_mib() - idle,
         }
         await worker.close()
@@ -246,10 +315,14 @@ def _thousand(engine: str, folder: str, line: Any) -> None:
     line.send(asyncio.run(play()))
 
 
-def pool_mib(engine: object) -> float:
-    """What the engine's keys and values take; an engine without a pool keeps none."""
-    held = getattr(engine, "kv_bytes", 0)
-    return float(held() if callable(held) else held) / 2**20
+async def watch_pool(engine: object, sizes: list[float]) -> None:
+    """Note what the engine's keys and values take (MiB); an engine without a pool keeps none."""
+    while True:
+        sampler = getattr(engine, "_sampler", None)
+        pool = sampler.batch.pool if sampler is not None else None
+        if pool is not None:
+            sizes.append((pool.keys.nbytes + pool.values.nbytes) / 2**20)
+        await asyncio.sleep(0.02)
 
 
 def thousand(engine: str) -> dict[str, float]:
@@ -276,6 +349,7 @@ def main() -> None:
     options.add_argument("--sizes", nargs="+", default=[*("0.65M", "4M"), GOAL], help="of models")
     options.add_argument("--engine", default="transformers", help="default %(default)s")
     options.add_argument("--scorer", default="trie", help="default %(default)s")
+    options.add_argument("--profile", action="store_true", help="say where the overhead arises")
     options.add_argument("--no-lockstep", action="store_true", help="run.deterministic=false")
     arguments = options.parse_args()
     report = Report(bench="overhead", arguments=arguments)

@@ -173,8 +173,8 @@ class ExactNorm(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Along the last axis."""
-        scaled: torch.Tensor = x * (x.pow(2).mean(-1, keepdim=True) + self.eps).rsqrt()
-        return scaled * self.weight
+        out: torch.Tensor = x * (x.pow(2).mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
+        return out
 
 
 def in_float64(policy: LoadedPolicy) -> torch.nn.Module:

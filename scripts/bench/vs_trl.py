@@ -28,6 +28,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NoReturn, cast
 
 import measure
@@ -52,6 +53,8 @@ GROUPS, SIBLINGS, LONGEST, ROWS = 8, 8, 64, 8
 GOALS = {2: (1.5, 2.0), 6: (2.5, 4.0)}
 """Turns -> steps a second over TRL's with the engine alone, and with the trie."""
 WAIT_S = 600.0
+UNEQUAL = 0.25
+"""How far the sampled tokens of a step may be apart; chance alone makes it 0.04 of five steps."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class PaceSink:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """The step is over."""
-        self.pace.done(metrics["rollout/tokens"] * GROUPS * SIBLINGS)
+        self.pace.done(metrics["time/tokens_per_s"] * metrics["time/step_s"])
 
     def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None:
         """There are none."""
@@ -135,7 +138,8 @@ def ours(settings: Sequence[str], model: Path, turns: int, budget: int, pace: Pa
                 f"model={model}",
                 f"env={{name: bench_words, turns: {turns}}}",
                 f"sampling.max_tokens={LONGEST}",
-                f"rollout={{tasks_per_step: {GROUPS}, group_size: {SIBLINGS}, max_turns: {turns}}}",
+                f"rollout={{tasks_per_step: {GROUPS}, group_size: {SIBLINGS}, max_turns: {turns}, "
+                "deadline_s: 900, engine_timeout_s: 900}",
                 f"optim={{lr: 1.0e-6, tokens_per_microbatch: {budget}}}",
                 "eval={every: 0, final_tasks: 0, baselines: false}",
                 "track=[bench_pace]",
@@ -264,12 +268,14 @@ def compared(
             arms[name] = children[name]
         times = interleaved(arms, arguments.repeats)
     found: dict[str, dict[str, Any]] = {}
+    means = {name: fmean(step.tokens for step in one.steps) for name, one in children.items()}
     for name, one in children.items():
-        tokens = [step.tokens for step in one.steps]
+        if abs(means[name] / means[PEER] - 1) > UNEQUAL:
+            sys.exit(f"{name} samples {means[name]:.0f} tokens a step, {PEER} {means[PEER]:.0f}")
         found[name] = {
             "ratio": ratios(times[PEER], times[name]),
             "seconds": Spread.of(times[name]),
-            "tokens": sum(tokens) / len(tokens),
+            "tokens": means[name],
             "peak_mib": max(step.mib for step in one.steps),
         }
         report.case(arm=name, turns=turns, size=arguments.size, **found[name])

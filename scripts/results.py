@@ -106,12 +106,13 @@ def section(recipe: str) -> list[str]:
     first = found(recipe, RECIPES[recipe][0])
     if not first:
         return []
-    env = yaml.safe_load(config(recipe).read_text())["env"]
-    settings = ", ".join(f"{k} {v}" for k, v in env.items() if not k.endswith(("name", "_tasks")))
+    settings = yaml.safe_load(config(recipe).read_text())
+    env, demos = settings["env"], settings["sft"]["demos"]
+    shown = ", ".join(f"{k} {v}" for k, v in env.items() if not k.endswith(("name", "_tasks")))
     lines = [
         f"## {recipe.replace('-', ' ')}",
         "",
-        f"Env `{env['name']}` with {settings}.",
+        f"Env `{env['name']}` with {shown}.",
         "",
         "| method | success (mean over seeds, interval) | each seed | wall s | CPU s |",
         "| --- | --- | --- | --- | --- |",
@@ -131,8 +132,8 @@ def section(recipe: str) -> list[str]:
         *lines,
         "",
         f"Seeds {', '.join(str(r['seed']) for r in first)}; {summary['tasks']} test tasks; "  # type: ignore[index]
-        f"{summary['parameters']:,} weights; {summary['steps']} steps; recipe "  # type: ignore[index]
-        f"`scripts/results-{recipe}.yaml`; seconds are medians of whole runs, evaluations "
+        f"{summary['parameters']:,} weights; {demos} demonstrations; {summary['steps']} steps; "  # type: ignore[index]
+        f"recipe `scripts/results-{recipe}.yaml`; seconds are medians of whole runs, evaluations "
         f"included, on one core (Python {versions['python']}, torch {versions['torch']}, "  # type: ignore[index]
         f"transformers {versions['transformers']}, trl {versions['trl']}).",  # type: ignore[index]
         "",
@@ -149,8 +150,9 @@ def page() -> str:
         "initial states do not occur in training. In brackets the 95 % Wilson interval over the",
         "episodes of all seeds together. A seed changes demonstrations, initial weights, order of",
         "tasks and sampling. The methods of a table start from the same supervised warm start",
-        "(SFT), which is trained on few demonstrations until its dev loss stops falling; the",
-        "checkpoint is chosen by success on dev tasks.",
+        "(SFT), which is trained on demonstrations until its dev loss stops falling; the",
+        "checkpoint is chosen by success on dev tasks. Wall seconds depend on what else the",
+        "machine did; CPU seconds hardly do.",
         "",
         *(f"- **{title}**: `{' '.join(settings)}`." for title, settings in METHODS.values()),
         "",

@@ -1,4 +1,4 @@
-"""One rank of a whole run: `python -m support.whole_ranks FOLDER BACKEND`.
+"""One rank of a whole run: `python -m support.whole_ranks FOLDER BACKEND VARIANT...`.
 
 Each variant is trained once in one piece, and once in two: the second resumes the first.
 """
@@ -51,7 +51,7 @@ def config(folder: Path, variant: str, *overrides: str) -> Config:
     return tiny(folder, *SETTINGS, *VARIANTS[variant], *overrides)
 
 
-def main(folder: Path, backend: str) -> None:
+def main(folder: Path, backend: str, *variants: str) -> None:
     """Every variant, twice; before that, what is refused."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")  # one for all runs: a process can join only once
@@ -61,7 +61,7 @@ def main(folder: Path, backend: str) -> None:
         train(config(folder / "odd", "warm", f"parallel={backend}", "sft.batch_rows=3"))
     except ConfigError as error:
         (folder / f"refused-{dist.get_rank()}").write_text(str(error))
-    for variant in VARIANTS:
+    for variant in variants:
         train(config(folder / f"straight-{variant}", variant, f"parallel={backend}"))
         again = folder / f"resumed-{variant}"
         train(config(again, variant, f"parallel={backend}", "run.steps=2"))
@@ -69,4 +69,4 @@ def main(folder: Path, backend: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

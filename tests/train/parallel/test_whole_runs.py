@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,22 +26,47 @@ pytestmark = [
 DEADLINE_S = 300
 
 
-@pytest.fixture(
-    scope="module", params=["ddp", "fsdp", pytest.param("deepspeed", marks=pytest.mark.slow)]
-)
-def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two ranks left their runs."""
-    folder = tmp_path_factory.mktemp(request.param)
-    arguments = ["-m", "support.whole_ranks", str(folder), request.param]
-    with launch(arguments, world=2, deadline_s=DEADLINE_S) as wait:
-        for end in wait():
-            assert end.code == 0, end.output[-3000:]
-    return folder
+REST = tuple(name for name in VARIANTS if name != "lora")
+LAUNCHES = {
+    "ddp": ("ddp", tuple(VARIANTS)),
+    "fsdp": ("fsdp", ("lora",)),
+    "fsdp, the rest": ("fsdp", REST),
+    "deepspeed": ("deepspeed", tuple(VARIANTS)),
+}
+"""Backend and variants of each launch; imports take longer than a run."""
+EVERY_LAUNCH = [
+    pytest.param(name, marks=[] if name in ("ddp", "fsdp") else pytest.mark.slow)
+    for name in LAUNCHES
+]
+EVERY_RUN = [
+    pytest.param(*param.values, variant, marks=param.marks, id=f"{param.values[0]}-{variant}")
+    for param in EVERY_LAUNCH
+    for variant in LAUNCHES[str(param.values[0])][1]
+]
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "dynamic"])
-def test_two_processes_train_as_one_does(launched: Path, tmp_path: Path, variant: str) -> None:
-    one, two = train(config(tmp_path, variant)), launched / f"straight-{variant}" / "tiny"
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder in which the two ranks of a launch left their runs."""
+
+    @cache
+    def of(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name.replace(", ", "-").replace(" ", "-"))
+        backend, variants = LAUNCHES[name]
+        arguments = ["-m", "support.whole_ranks", str(folder), backend, *variants]
+        with launch(arguments, world=2, deadline_s=DEADLINE_S) as wait:
+            for end in wait():
+                assert end.code == 0, end.output[-3000:]
+        return folder
+
+    return of
+
+
+@pytest.mark.parametrize(("name", "variant"), [p for p in EVERY_RUN if "dynamic" not in p.values])
+def test_two_processes_train_as_one_does(
+    launched: Callable[[str], Path], tmp_path: Path, name: str, variant: str
+) -> None:
+    one, two = train(config(tmp_path, variant)), launched(name) / f"straight-{variant}" / "tiny"
     expected, found = read_metrics(one), read_metrics(two)
     assert len(expected) == len(found) == 4
     for there, here in zip(expected, found, strict=True):
@@ -58,26 +85,36 @@ def test_two_processes_train_as_one_does(launched: Path, tmp_path: Path, variant
         assert (weights[1][name] - tensor).abs().max() < 1e-4, name
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("name", "variant"), EVERY_RUN)
 def test_a_resumed_run_on_two_processes_equals_the_uninterrupted_one(
-    launched: Path, variant: str
+    launched: Callable[[str], Path], name: str, variant: str
 ) -> None:
-    found = [launched / f"{kind}-{variant}" / "tiny" for kind in ("straight", "resumed")]
+    found = [launched(name) / f"{kind}-{variant}" / "tiny" for kind in ("straight", "resumed")]
     assert differences(*found) == []
 
 
-def test_dynamic_sampling_fills_a_step_of_two_processes(launched: Path) -> None:
-    steps = read_metrics(launched / "straight-dynamic" / "tiny")
+@pytest.mark.parametrize(("name", "variant"), [p for p in EVERY_RUN if "dynamic" in p.values])
+def test_dynamic_sampling_fills_a_step_of_two_processes(
+    launched: Callable[[str], Path], name: str, variant: str
+) -> None:
+    steps = read_metrics(launched(name) / f"straight-{variant}" / "tiny")
     assert [step["groups/trained"] for step in steps] == [3.0] * 4
     assert sum(float(str(step["groups/filtered"])) for step in steps) > 0
 
 
-def test_a_batch_of_the_warm_start_that_two_cannot_share_is_refused(launched: Path) -> None:
+@pytest.mark.parametrize("name", EVERY_LAUNCH)
+def test_a_batch_of_the_warm_start_that_two_cannot_share_is_refused(
+    launched: Callable[[str], Path], name: str
+) -> None:
     for rank in (0, 1):
-        text = (launched / f"refused-{rank}").read_text()
+        text = (launched(name) / f"refused-{rank}").read_text()
         assert "sft.batch_rows: 3 rows cannot be shared evenly by 2 processes" in text
 
 
-def test_each_rank_keeps_the_episodes_that_it_played(launched: Path) -> None:
-    names = {p.name for p in (launched / "straight-full" / "tiny" / "trajectories").iterdir()}
+@pytest.mark.parametrize(("name", "variant"), EVERY_RUN)
+def test_each_rank_keeps_the_episodes_that_it_played(
+    launched: Callable[[str], Path], name: str, variant: str
+) -> None:
+    folder = launched(name) / f"straight-{variant}" / "tiny" / "trajectories"
+    names = {path.name for path in folder.iterdir()}
     assert {"train-000001.parquet", "train-000001.rank1.parquet"} <= names

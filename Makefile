@@ -74,9 +74,10 @@ results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
 	$(BIN)/python scripts/results.py
 
-bench: $(INSTALLED)  ## regenerate docs/results/bench/*.json: every speed, at most 8 minutes each on 2 idle cores
+bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed, at most 8 minutes each on 2 idle cores
 	for name in engine trie vs_trl overhead; do \
 	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
+	$(BIN)/python scripts/bench/page.py
 
 docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs.md, docs/scale.md
 	$(BIN)/python scripts/envs_page.py

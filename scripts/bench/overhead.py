@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -301,6 +301,8 @@ def _thousand(engine: str, folder: str, line: Any) -> None:
         watch = asyncio.create_task(watch_pool(config.engine, pools))
         groups = await worker.collect(tasks, agent=agent, group_size=8, label="many")
         watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
         found = {
             "episodes": float(sum(len(group.trajectories) for group in groups)),
             "failed": float(sum(t.stop.is_failure for g in groups for t in g.trajectories)),
@@ -321,7 +323,7 @@ async def watch_pool(engine: object, sizes: list[float]) -> None:
         sampler = getattr(engine, "_sampler", None)
         pool = sampler.batch.pool if sampler is not None else None
         if pool is not None:
-            sizes.append((pool.keys.nbytes + pool.values.nbytes) / 2**20)
+            sizes.append(pool.slots * pool.length * pool.shape.token_bytes / 2**20)
         await asyncio.sleep(0.02)
 
 

@@ -284,7 +284,7 @@ def compared(
 
 def main() -> None:
     """Measure both numbers of turns and name the figures."""
-    options = measure.parser(__doc__ or "")
+    options = measure.parser(__doc__ or "", threads=2)
     options.add_argument("--size", default="0.65M", help="of the model (default %(default)s)")
     options.add_argument("--turns", type=int, nargs="+", default=[2, 6], help="default 2 6")
     options.add_argument(

@@ -20,8 +20,8 @@ from agentrl.core.protocols import Completion, Policy
 from agentrl.core.types import Finish
 from agentrl.engines.draw import draw, uniforms
 from agentrl.engines.packed import LONGEST, SHORT, Packed, Piece
-from agentrl.engines.rows import Request, Row, Stats, common_prefix, whole_grains
-from agentrl.engines.slots import Move, Pool, Shape, arrange, fit
+from agentrl.engines.rows import Request, Row, Stats, common_prefix
+from agentrl.engines.slots import Move, Pool, Shape, fit, place
 
 Answer = tuple[Request, Completion | EngineError]
 
@@ -88,14 +88,15 @@ class Batch:
         except Exception as error:  # noqa: BLE001 - the boundary to models
             return [*answers, *self.fail(error)]
 
-    def fail(self, error: Exception) -> list[Answer]:
-        """Nobody who is being sampled can go on, and nothing that was computed is trusted."""
-        failed: list[Answer] = [
-            (row.request, _engine_error(error)) for row in self.active if row.request
-        ]
+    def fail(self, error: Exception, *, everybody: bool = False) -> list[Answer]:
+        """Those who are being sampled cannot go on, and nothing that was computed is trusted."""
+        requests = [row.request for row in self.active if row.request]
+        requests += self.queue if everybody else ()
+        if everybody:
+            self.queue.clear()
         self.active.clear()
         self.release()
-        return failed
+        return [(request, _engine_error(error)) for request in requests]
 
     def _rest(self, row: Row) -> None:
         """The row waits for its episode's next turn, with what it has."""
@@ -152,11 +153,9 @@ class Batch:
 
     def _find_leader(self, row: Row, siblings: Iterable[Row]) -> None:
         """The row of the group that shares the longest prefix."""
-        for other in siblings:
-            shared = common_prefix(other.ids, row.ids)
-            if shared > row.shared:
-                row.leader, row.shared = other, shared
-        if row.leader is not None:
+        shared = {other: common_prefix(other.ids, row.ids) for other in siblings}
+        if any(shared.values()):
+            row.leader, row.shared = max(shared.items(), key=lambda item: item[1])
             row.leader.used = self.stats.steps
 
     def _follow(self) -> list[tuple[Row, Row]]:
@@ -182,7 +181,9 @@ class Batch:
         return ready
 
     def _sample(self) -> list[Answer]:
-        self.pool = pool = self._room()
+        count = len(self.idle)
+        self.pool = pool = fit(self.pool, self.shape, self.capacity, self.active, self.idle)
+        self.stats.evicted += count - len(self.idle)
         following = self._follow()
         budget = self.step_tokens
         for row in self.active:
@@ -191,9 +192,11 @@ class Batch:
             if row.pending > 1 and row.leader is None:
                 row.count = min(row.pending, budget, LONGEST)
                 budget -= row.count
-        self._place(pool, following)
-        rows = sorted((row for row in self.active if row.count), key=lambda row: row.slot)
-        rows.sort(key=lambda row: (row.count > 1) + (row.count > SHORT))
+        kinds: list[list[Row]] = [[], [], [], []]  # one token, a few, many; waiting
+        for row in self.active:
+            kinds[(row.count > 1) + (row.count > SHORT) if row.count else 3].append(row)
+        place(pool, kinds, self.idle, following)
+        rows = [row for kind in kinds[:3] for row in sorted(kind, key=lambda row: row.slot)]
         packed = Packed(pool, [Piece(row.slot, row.filled, row.count) for row in rows])
         complete = [i for i, row in enumerate(rows) if row.count == row.pending]
         logits_RV = self._forward(rows, packed, complete)
@@ -257,20 +260,12 @@ class Batch:
         answers: list[Answer] = []
         for row, request, token, logprob in zip(rows, requests, *drawn_2R, strict=True):
             row.ids.append(int(token))
-            request.logprobs.append(logprob)
-            self._count_version(request)
+            request.add(logprob, self.version)
             answer = self._answer(row, request, int(token), logprob)
             if answer is not None:
                 answers.append((request, answer))
         self.stats.sampled += len(rows)
         return answers
-
-    def _count_version(self, request: Request) -> None:
-        versions = request.versions
-        if versions and versions[-1][0] == self.version:
-            versions[-1] = (self.version, versions[-1][1] + 1)
-        else:
-            versions.append((self.version, 1))
 
     def _answer(
         self, row: Row, request: Request, token: int, logprob: float
@@ -296,33 +291,6 @@ class Batch:
             finish=Finish.EOS if is_stop else Finish.LENGTH,
             versions=tuple(request.versions),
         )
-
-    # --- slots -------------------------------------------------------------------------------
-
-    def _room(self) -> Pool:
-        """Slots for the active rows, and for as many idle ones as fit beside them."""
-        self.idle.sort(key=lambda row: -row.used)
-        longest = max(len(row.ids) for row in (*self.active, *self.idle))
-        while self.idle and (
-            (len(self.active) + len(self.idle)) * whole_grains(longest) > self.capacity
-        ):
-            self.idle.pop()
-            self.stats.evicted += 1
-            longest = max(len(row.ids) for row in (*self.active, *self.idle))
-        return fit(self.pool, self.shape, self.capacity, self.active, self.idle)
-
-    def _place(self, pool: Pool, following: list[tuple[Row, Row]]) -> None:
-        """Put every row in its place, and copy what rows share with the leaders they follow."""
-        ones = [row for row in self.active if row.count == 1]
-        short = [row for row in self.active if 1 < row.count <= SHORT]
-        others = [row for row in self.active if not 0 < row.count <= SHORT]
-        copied = [row.filled for _, row in following]
-        for _, row in following:
-            row.filled = 0  # nothing of its own to be moved
-        pool.move(arrange([ones, short, others], self.idle))
-        for (leader, row), count in zip(following, copied, strict=True):
-            row.filled = count  # one by one: a leader may have followed just before
-            pool.move([Move(leader.slot, row.slot, count)])
 
 
 def _engine_error(error: BaseException) -> EngineError:

@@ -42,6 +42,13 @@ class Request:
         """Positions that it may come to need."""
         return whole_grains(len(self.prompt) + self.params.max_tokens)
 
+    def add(self, logprob: float, version: int) -> None:
+        """A token was sampled."""
+        self.logprobs.append(logprob)
+        if not self.versions or self.versions[-1][0] != version:
+            self.versions.append((version, 0))
+        self.versions[-1] = (version, self.versions[-1][1] + 1)
+
 
 @dataclass(eq=False, slots=True)
 class Row:

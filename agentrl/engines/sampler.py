@@ -59,7 +59,7 @@ class Sampler:
             self._waiting.pop(request, None)
 
     def _hand_over(self) -> None:
-        # Sorted, and only now: the moments at which episodes ended must not decide a batch.
+        # Only now: at which moment an episode ended must not decide what a step finds.
         requests, ended = self._arriving, frozenset(self._ended)
         self._arriving, self._ended = [], set()
         self.post(partial(self.batch.arrive, requests, ended))
@@ -72,7 +72,9 @@ class Sampler:
         """Run something in the thread, between two steps."""
         done: Future[T] = Future()
 
-        def run() -> Deed:
+        def run() -> Deed | None:
+            if not done.set_running_or_notify_cancel():
+                return None  # the caller waited too long
             try:
                 return partial(done.set_result, verb())
             except Exception as error:  # noqa: BLE001 - handed to the caller
@@ -81,12 +83,15 @@ class Sampler:
         self.post(run)
         return await asyncio.wrap_future(done)
 
-    def close(self) -> None:
-        """Fail whoever waits; the thread ends after its step."""
+    def give_up(self) -> None:
+        """Fail whoever waits."""
         for request, answer in self._waiting.items():
             request.is_given_up = True
             if not answer.done():
                 answer.set_exception(EngineError("engine 'transformers' was closed"))
+
+    def close(self) -> None:
+        """End the thread after its step."""
         self._thread.shutdown(wait=False)
 
     def post(self, job: Callable[[], Deed | None]) -> None:
@@ -115,8 +120,7 @@ class Sampler:
             deeds = self._look()
             if self.batch.has_work:
                 deeds += self._burst()
-            for deed in deeds:
-                deed()
+            _do(deeds)
             with self._lock:
                 if not self._inbox:
                     self._is_running = False
@@ -132,15 +136,21 @@ class Sampler:
 
     def _burst(self) -> list[Deed]:
         deeds: list[Deed] = []
-        with sampling(self.batch.policy.module, NAME):
-            while self.batch.has_work:
-                for deed in deeds:
-                    deed()
-                deeds = [partial(self._answer, self.batch.step())]
-                deeds += self._look()
+        try:
+            with sampling(self.batch.policy.module, NAME):
+                while self.batch.has_work:
+                    _do(deeds)
+                    deeds += [partial(self._answer, self.batch.step()), *self._look()]
+        except Exception as error:  # noqa: BLE001 - the boundary to models
+            deeds.append(partial(self._answer, self.batch.fail(error, everybody=True)))
         return deeds
 
     def _answer(self, answers: list[Answer]) -> None:
         for loop in {answer.get_loop() for r, _ in answers if (answer := self._waiting.get(r))}:
             with suppress(RuntimeError):  # the loop was closed: nobody waits
                 loop.call_soon_threadsafe(self._deliver, answers)
+
+
+def _do(deeds: list[Deed]) -> None:
+    while deeds:
+        deeds.pop(0)()

@@ -80,12 +80,18 @@ class Pool:
 
 
 def fit(
-    pool: Pool | None, shape: Shape, capacity: int, active: Sequence[Row], idle: Sequence[Row]
+    pool: Pool | None, shape: Shape, capacity: int, active: Sequence[Row], idle: list[Row]
 ) -> Pool:
-    """The pool, or a larger one, in which all rows have their slots; it has at most `capacity`
-    tokens. It grows to powers of two as far as that goes."""
-    rows = len(active) + len(idle)
-    length = whole_grains(max(len(row.ids) for row in (*active, *idle)))
+    """The pool, or a larger one, with slots for the active rows and for the idle ones; of these, so
+    many are dropped, the longest unused first, that it has at most `capacity` tokens. It grows to
+    powers of two as far as that goes."""
+    idle.sort(key=lambda row: -row.used)
+    while True:
+        rows = len(active) + len(idle)
+        length = whole_grains(max(len(row.ids) for row in (*active, *idle)))
+        if rows * length <= capacity or not idle:
+            break
+        idle.pop()
     if pool is not None and rows <= pool.slots and length <= pool.length:
         return pool
     reach = max(length, *(row.request.reach for row in active if row.request))
@@ -123,3 +129,20 @@ def arrange(regions: Sequence[Sequence[Row]], idle: Sequence[Row]) -> list[Move]
     for slot, row in places.items():
         row.slot = slot
     return [move for move in moves if move.length]
+
+
+def place(
+    pool: Pool,
+    regions: Sequence[Sequence[Row]],
+    idle: Sequence[Row],
+    following: Sequence[tuple[Row, Row]],
+) -> None:
+    """Put every row in its place, and copy to rows what they share with the leaders they follow:
+    pairs of leader and row, whose `filled` says how much."""
+    counts = [row.filled for _, row in following]
+    for _, row in following:
+        row.filled = 0  # nothing of its own to be moved
+    pool.move(arrange(regions, idle))
+    for (leader, row), filled in zip(following, counts, strict=True):
+        row.filled = filled  # one by one: a leader may have followed just before
+        pool.move([Move(leader.slot, row.slot, filled)])

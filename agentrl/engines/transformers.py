@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 600.0
 """How long a push or a probe waits for the step that is going on."""
+CLOSING_S = 10.0
+"""How long closing does."""
 
 
 @register("engine", "transformers")
@@ -134,13 +136,13 @@ class Transformers:
         if not self._live:
             self._sampler.post(self._sampler.batch.release)
 
-    async def _call(self, verb: Callable[[], T]) -> T:
+    async def _call(self, verb: Callable[[], T], timeout_s: float = PATIENCE_S) -> T:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(timeout_s):
                 return await self._started("called").call(verb)
         except TimeoutError as error:
             raise DeadlineError(
-                f"engine 'transformers' did not end its step within {PATIENCE_S:g} s"
+                f"engine 'transformers' did not end its step within {timeout_s:g} s"
             ) from error
 
     async def load_weights(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
@@ -184,8 +186,13 @@ class Transformers:
         return await self._call(logprobs)
 
     async def close(self) -> None:
-        """Fail whoever waits and stop the sampling thread."""
+        """Fail whoever waits and stop the sampling thread, which may end its step."""
         if self._sampler is not None:
+            self._sampler.give_up()
+            try:
+                await self._call(lambda: None, CLOSING_S)
+            except DeadlineError as error:
+                logger.warning("%s; it is left alone", error)
             self._sampler.close()
         if self._plain is not None:
             await self._plain.close()

@@ -4,9 +4,11 @@ The model is trained on two dialogues, so that its distributions are peaked and 
 """
 
 import asyncio
+import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from random import Random
 
 import pytest
@@ -111,6 +113,11 @@ def play(
     return asyncio.run(all_of_them())
 
 
+@cache
+def plainly(prompts: Sequence[History]) -> list[Completion]:
+    return play(Generate(), prompts)
+
+
 def test_it_is_an_engine() -> None:
     assert isinstance(Transformers(), Engine)
 
@@ -168,14 +175,14 @@ def test_siblings_that_begin_alike_share_what_they_share() -> None:
 
 @pytest.mark.parametrize("rows", [32, 16, 8, 3])
 def test_how_many_are_sampled_at_once_changes_no_token(rows: int) -> None:
-    prompts = [PROMPTS[n // 8] for n in range(32)]
+    prompts = tuple(PROMPTS[n // 8] for n in range(32))
     ours = play(Transformers(max_batch=rows, step_tokens=16), prompts)
-    alike(ours, play(Generate(), prompts))
+    alike(ours, plainly(prompts))
 
 
 def test_evicted_episodes_are_computed_again() -> None:
     draw = Random(0)
-    prompts = [tuple(draw.randrange(6, 150) for _ in range(100)) for _ in range(48)]
+    prompts = [tuple(draw.randrange(6, 150) for _ in range(100)) for _ in range(36)]
     engine = Transformers(kv_mib=1)
     ours = play(engine, prompts, turns=2, pause=lambda: 0.01)
     alike(ours, play(Generate(), prompts, turns=2))
@@ -267,7 +274,50 @@ def test_in_lockstep_not_a_bit_depends_on_the_timing_of_envs() -> None:
 
     first = run(1)
     assert run(2) == first
-    alike(first, play(Generate(), [PROMPTS[n % 4] for n in range(12)]))
+    alike(first, plainly(tuple(PROMPTS[n % 4] for n in range(12))))
+
+
+async def unruly(engine: Transformers, number: int, rng: Random) -> None:
+    """An episode that edits, pauses and gives up at random, and checks each answer."""
+    prompt: History = PROMPTS[rng.randrange(5)]
+    for turn in range(3):
+        if rng.random() < 0.2:
+            prompt += tuple(rng.randrange(6, 150) for _ in range(rng.randrange(80)))
+        asked = params(seed=rng.randrange(1000), max_tokens=rng.randint(1, 12))
+        call = engine.generate(prompt, asked, episode=number, group=number // 4)
+        try:
+            async with asyncio.timeout(0.01 if rng.random() < 0.2 else 30):
+                answer = await call
+        except TimeoutError:
+            continue
+        with torch.no_grad():
+            forced = logprobs(CALM.module, (*prompt, *answer.ids), 1.3)[len(prompt) - 1 :]
+        assert answer.logprobs == pytest.approx(forced.tolist(), abs=1e-5)
+        rewrite = rng.choice([appended, appended, stripped, edited, windowed])
+        prompt = rewrite(prompt, answer, turn)
+        await asyncio.sleep(rng.choice([0.0, 0.0, 0.01]))
+    await engine.end(number)
+
+
+CALM = copy.deepcopy(POLICY)
+"""The same weights for checks while the other module is sampled from."""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_episodes_do_each_token_is_the_models(seed: int) -> None:
+    async def all_of_them() -> None:
+        rng = Random(seed)
+        engine = Transformers(max_batch=rng.choice([3, 8, 64]), step_tokens=rng.choice([7, 60]))
+        await engine.start(POLICY)
+        engine._sampler.batch.capacity = rng.choice([500, 2000, 10_000])  # type: ignore[union-attr]
+        episodes = (unruly(engine, n, Random(100 * seed + n)) for n in range(12))
+        async with asyncio.TaskGroup() as tasks:
+            for one in episodes:
+                tasks.create_task(one)
+        assert unwrapped(POLICY.module).config._attn_implementation == "sdpa"
+        await engine.close()
+
+    asyncio.run(all_of_them())
 
 
 def test_logits_that_are_not_finite_are_an_engine_error_for_every_request() -> None:

@@ -1,4 +1,5 @@
-"""One rank of a distributed test: `python -m support.ranks PLANS FOLDER BACKEND [KEY=VALUE...]`.
+"""One rank of a distributed test: `python -m support.ranks PLANS FOLDER BACKEND [KEY=VALUE...]`,
+and the same again after `--` for another setting of the backend.
 
 All cases of a backend run in one launch, because imports take longer than the cases. Whatever a
 rank finds goes to `FOLDER/PLAN-RANK-of-WORLD.json`; the tests that started the launch judge it.
@@ -11,7 +12,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -164,9 +166,8 @@ PLANS = {
 }
 
 
-def main(plans: str, folder: Path, backend: str, *settings: str) -> None:
-    """The plans `a,b`, in one process group."""
-
+def run(plans: str, folder: Path, backend: str, *settings: str) -> Parallel:
+    """The plans `a,b`."""
     chosen = {key: yaml.safe_load(value) for key, value in (s.split("=") for s in settings)}
 
     def fresh() -> Parallel:
@@ -179,9 +180,16 @@ def main(plans: str, folder: Path, backend: str, *settings: str) -> None:
         found = PLANS[plan](fresh, folder)
         file = folder / f"{plan}-{parallel.rank}-of-{parallel.world}.json"
         file.write_text(json.dumps(found))
-    parallel.close()
+    return parallel
+
+
+def main(words: Sequence[str]) -> None:
+    """Every setting in turn; the first one's process group serves all of them."""
+    parts = [list(part) for is_mark, part in groupby(words, lambda w: w == "--") if not is_mark]
+    first, *_ = [run(part[0], Path(part[1]), *part[2:]) for part in parts]
+    first.close()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1:])

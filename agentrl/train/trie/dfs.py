@@ -9,7 +9,8 @@ values. Inner spans are computed three times, leaves twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -95,19 +96,19 @@ class Walk:
         """`[N]` logprobs and entropies."""
         logps, entropies = [], []
         path: list[tuple[int, Layers]] = []
-        for number, span in enumerate(self.forest.spans):
-            while path and path[-1][0] != span.parent:
-                path.pop()
-            found = self.run(span, joined([layers for _, layers in path]))
-            logps.append(found.logp_N)
-            entropies.append(found.entropy_N)
-            if span.end > span.stop:
-                path.append((number, found.layers))
+        with without_checkpoints(self.module):
+            for number, span in enumerate(self.forest.spans):
+                while path and path[-1][0] != span.parent:
+                    path.pop()
+                found = self.run(span, joined([layers for _, layers in path]))
+                logps.append(found.logp_N)
+                entropies.append(found.entropy_N)
+                if span.end > span.stop:
+                    path.append((number, found.layers))
         return torch.cat(logps), torch.cat(entropies)
 
     def run(self, span: Span, past: Layers) -> Found:
-        """Compute one span. Not in training mode, in which checkpointed layers ignore the past;
-        nothing is dropped at random either way."""
+        """Compute one span."""
         from transformers import DynamicCache
         from transformers.cache_utils import DynamicLayer
 
@@ -121,8 +122,6 @@ class Walk:
             layer.lazy_initialization(keys, values)
             layer.keys, layer.values = keys, values
             cache.layers.append(layer)
-        was_training = self.module.training
-        self.module.eval()
         logits_RV = self.module(
             input_ids=torch.from_numpy(self.forest.ids_T[nodes]).to(device)[None],
             position_ids=torch.from_numpy(self.forest.depth_T[nodes]).to(device)[None],
@@ -133,7 +132,6 @@ class Walk:
             use_cache=True,
             logits_to_keep=torch.from_numpy(parents_R[first:last] - span.start).to(device),
         ).logits[0]
-        self.module.train(was_training)
         logp_N, entropy_N = distributions(
             logits_RV, self.wanted, part, self.chunk, self.entropy_grad
         )
@@ -215,6 +213,18 @@ class Walk:
             first = last
 
 
+@contextmanager
+def without_checkpoints(module: torch.nn.Module) -> Iterator[None]:
+    """Not in training mode, in which layers that are checkpointed ignore the past; nothing is
+    dropped at random either way."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
 def joined(pieces: Sequence[Layers]) -> Layers:
     """Keys and values of a whole path."""
     return [
@@ -244,4 +254,6 @@ class Walked(torch.autograd.Function):
         dentropy_N: torch.Tensor,
     ) -> tuple[torch.Tensor | None, ...]:
         """Gradients of the weights, each once."""
-        return None, *ctx.walk.backward(dlogp_N, dentropy_N)  # type: ignore[attr-defined]
+        walk: Walk = ctx.walk  # type: ignore[attr-defined]
+        with without_checkpoints(walk.module):
+            return None, *walk.backward(dlogp_N, dentropy_N)

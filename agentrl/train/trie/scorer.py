@@ -100,8 +100,9 @@ class Trie:
         )
 
     def split(self, rows: Sequence[Row], budget: int) -> list[list[int]]:
-        """At most `budget` distinct tokens, siblings together."""
-        return Padded().split(rows, budget) if self.executor == "padded" else split(rows, budget)
+        """At most `budget` distinct tokens, siblings together (padded tokens, of padded rows)."""
+        is_padded = set(self._chosen.values()) == {"padded"} or self.executor == "padded"
+        return Padded().split(rows, budget) if is_padded else split(rows, budget)
 
     def score(
         self, module: torch.nn.Module, rows: Sequence[Row], *, entropy_grad: bool = False

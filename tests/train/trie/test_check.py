@@ -122,8 +122,10 @@ def test_what_no_tree_computes_is_refused_or_padded(kind: str) -> None:
     for name in ("segment", "dfs"):
         with pytest.raises(ConfigError, match=rf"{name}' cannot score .*{reason}.*scorer=padded"):
             Trie(executor=name).check(module)
-    told = Trie().check(module)
+    scorer = Trie()
+    told = scorer.check(module)
     assert len(told) == 3
+    assert scorer.split(ROWS, 60) == Padded().split(ROWS, 60)
     assert told[-1] == "scorer: rows are padded, and shared prefixes computed for each"
 
 

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl.core.errors import DataError
@@ -21,6 +21,7 @@ def prefixes(rows: list[Row]) -> set[tuple[int, ...]]:
     return {one.ids[:t] for one in rows for t in range(1, len(one.ids) + 1)}
 
 
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 12))
 def test_every_distinct_prefix_is_one_node(seed: int, count: int) -> None:
     rows = rows_of(Random(seed), count)
@@ -34,6 +35,7 @@ def test_every_distinct_prefix_is_one_node(seed: int, count: int) -> None:
         assert forest.parent_T[nodes].tolist() == [-1, *nodes[:-1].tolist()]
 
 
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 12))
 def test_spans_see_exactly_the_ancestors(seed: int, count: int) -> None:
     forest = Forest.of(rows_of(Random(seed), count))
@@ -50,6 +52,7 @@ def test_spans_see_exactly_the_ancestors(seed: int, count: int) -> None:
     assert (seen == expected).all()
 
 
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 12))
 def test_spans_are_chains_that_are_as_long_as_can_be(seed: int, count: int) -> None:
     forest = Forest.of(rows_of(Random(seed), count))
@@ -75,6 +78,7 @@ def test_rows_with_other_pictures_share_nothing() -> None:
     assert Forest.of([one, replace(one, images=("a",)), replace(one, images=("b",))]).unique == 9
 
 
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 12))
 def test_logits_are_wanted_of_distinct_parents_only(seed: int, count: int) -> None:
     rows = rows_of(Random(seed), count)
@@ -103,6 +107,7 @@ def test_a_row_that_begins_with_a_sampled_token_is_refused() -> None:
         Wanted.of(rows, Forest.of(rows))
 
 
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 14), st.sampled_from([1, 12, 30, 10_000]))
 def test_a_cut_keeps_trajectories_whole_and_new_tokens_within_the_budget(
     seed: int, count: int, budget: int

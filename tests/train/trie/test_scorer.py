@@ -68,15 +68,17 @@ def test_a_tree_scores_as_padded_rows_do(kind: str, name: str) -> None:
 
 
 @each_executor
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
 def test_in_true_double_precision_nothing_is_lost(kind: str, name: str) -> None:
     with true_double(model(kind)) as module:
         assert_same(module, name, ROWS, 1e-12, 1e-12, entropy=True)
 
 
 @each_executor
-@settings(max_examples=8)
-@given(st.integers(0, 10**9), st.integers(1, 9), st.booleans())
+@settings(max_examples=4)
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans())
 def test_any_rows_score_as_if_padded(name: str, seed: int, count: int, entropy: bool) -> None:
     rows = rows_of(Random(seed), count)
     if any(any(one.mask) for one in rows):
@@ -218,5 +220,5 @@ def kept_bytes(name: str, rows: list[Row]) -> int:
 
 
 def test_depth_first_keeps_nothing_of_the_tree_for_the_backward_pass() -> None:
-    rows = bushy(Random(0), depth=4, length=16)
-    assert kept_bytes("dfs", rows) < 0.1 * kept_bytes("segment", rows)
+    rows = bushy(Random(0), depth=3, length=24)
+    assert kept_bytes("dfs", rows) < 0.15 * kept_bytes("segment", rows)

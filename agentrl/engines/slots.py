@@ -7,10 +7,12 @@ layers, `S` slots, `K` key heads, `L` positions, `D` numbers of a head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from agentrl.engines.rows import Row, whole_grains
@@ -53,7 +55,11 @@ class Pool:
     def __init__(self, shape: Shape, slots: int, length: int) -> None:
         self.shape, self.slots, self.length = shape, slots, length
         size = (2, shape.layers, slots, shape.heads, length, shape.width)
-        self.content = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+        if shape.device.type == "cpu":  # calloc: what no row touches takes no memory
+            zeros = np.zeros(math.prod(size) * shape.dtype.itemsize, dtype=np.uint8)
+            self.content = torch.from_numpy(zeros).view(shape.dtype).view(size)
+        else:
+            self.content = torch.zeros(size, dtype=shape.dtype, device=shape.device)
 
     def move(self, moves: Sequence[Move]) -> None:
         """All at once: a slot may be source and target."""

@@ -69,7 +69,14 @@ class Transformers:
         self.stats = Stats()
         try:
             shape = measure(policy.module)
-        except (EngineError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        except (
+            EngineError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             self._plain = Generate()
             self._tell(policy, error)
             await self._plain.start(policy)

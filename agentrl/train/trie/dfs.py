@@ -47,7 +47,7 @@ class Dfs:
         weights = [w for w in module.parameters() if w.requires_grad]
         inner = module.module if isinstance(module, DistributedDataParallel) else module
         walk = Walk(inner, forest, wanted, chunk, entropy_grad, weights)
-        if not torch.is_grad_enabled():
+        if not (weights and torch.is_grad_enabled()):
             return walk.forward()
         logp_N, entropy_N = Walked.apply(walk, *weights)  # type: ignore[no-untyped-call]
         if inner is not module:
@@ -112,7 +112,7 @@ class Walk:
         from transformers import DynamicCache
         from transformers.cache_utils import DynamicLayer
 
-        device = self.weights[0].device
+        device = next(self.module.parameters()).device
         parents_R, part = self.wanted.parents_R, self.part(span)
         first, last = np.searchsorted(parents_R, (span.start, span.stop))
         nodes = slice(span.start, span.stop)

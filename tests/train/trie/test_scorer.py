@@ -122,8 +122,10 @@ def test_without_gradients_the_numbers_are_the_same(name: str) -> None:
     with evaluating(module):
         expected = Padded().score(module, ROWS)
         found = trie(name).score(module, ROWS)
-    torch.testing.assert_close(found.logp_BT, expected.logp_BT, rtol=0, atol=1e-5)
-    assert not found.logp_BT.requires_grad
+    frozen = trie(name).score(copy.deepcopy(module).requires_grad_(False), ROWS)
+    for scores in (found, frozen):
+        torch.testing.assert_close(scores.logp_BT, expected.logp_BT, rtol=0, atol=1e-5)
+        assert not scores.logp_BT.requires_grad
 
 
 @each_executor

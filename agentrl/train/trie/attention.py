@@ -14,8 +14,9 @@ others go on as they were. Axes: `H` heads, `T` nodes, `D` head width.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
-from typing import Protocol, cast
+from typing import TypeAlias, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -25,21 +26,8 @@ from agentrl.train.trie.forest import Forest, bare
 
 logger = logging.getLogger(__name__)
 
-
-class Attention(Protocol):
-    """What transformers calls in each layer."""
-
-    def __call__(
-        self,
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **settings: object,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`[1,T,H,D]`, and no weights."""
-        ...
+Attention: TypeAlias = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+"""What transformers calls in each layer."""
 
 
 @cache
@@ -49,7 +37,7 @@ def install() -> None:
     from transformers import AttentionInterface  # seconds, which a config need not wait for
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    plain = cast("Attention", ALL_ATTENTION_FUNCTIONS["sdpa"])
+    plain: Attention = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
     def sdpa(
         module: torch.nn.Module,
@@ -63,8 +51,8 @@ def install() -> None:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if tree is None:
             return plain(module, query, key, value, attention_mask, **settings)
-        odd = [name for name in ("s_aux", "softcap", "position_bias") if settings.get(name)]
-        if odd:
+        known = ("s_aux", "softcap", "position_bias")
+        if odd := [name for name in known if settings.get(name) is not None]:
             raise ConfigError(
                 f"scorer.executor: attention with {odd[0]} ({type(module).__name__}) cannot be "
                 "taken apart into spans; set scorer=padded"

@@ -138,14 +138,17 @@ def test_attention_with_sinks_is_computed_depth_first() -> None:
     assert "'eager'" in told
 
 
-def test_sinks_and_caps_that_reach_sdpa_are_refused() -> None:
-    module = model()
-    with pytest.raises(ConfigError, match="attention with softcap"):
-        module(
+@pytest.mark.parametrize(
+    "given", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}], ids=["softcap", "sinks"]
+)
+def test_sinks_and_caps_that_reach_sdpa_are_refused(given: dict[str, Any]) -> None:
+    install()
+    with pytest.raises(ConfigError, match=f"attention with {next(iter(given))}"):
+        model()(
             input_ids=torch.tensor([[1, 2]]),
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),
             tree=Forest.of(ROWS),
-            softcap=30.0,
+            **given,
         )
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, SupportsFloat
 
 from agentrl.core.config import Thinking
@@ -75,6 +76,11 @@ class Table:
     context: ContextPolicy
     actions: ActionFormat
     rules: Rules
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """The action format, if its actions are calls of tools."""
+        return self.actions if isinstance(self.actions, ToolFormat) else None
 
 
 @dataclass(kw_only=True)
@@ -173,8 +179,8 @@ class Episode:
 
     async def _list_tools(self) -> str:
         """Ask the env for its tools if replies can call them; what the system message says."""
-        actions = self.table.actions
-        if not isinstance(actions, ToolFormat) or "tools" not in abilities(self.env.template):
+        actions = self.table.tool_format
+        if actions is None or "tools" not in abilities(self.env.template):
             return ""
         self.schemas = as_tools(await self._call("tools", self.task))
         if actions.tools_in == "auto" and self.table.renderer.takes_tools:
@@ -191,10 +197,10 @@ class Episode:
             said = answer_in(self.table.rules.thinking, self.table.renderer, prompt_ids, ids)
         if said is None:
             return text, None
-        actions = self.table.actions
-        if isinstance(actions, ToolFormat):
+        actions = self.table.tool_format
+        if actions is not None:
             return text, actions.calls(said, self.schemas)
-        return text, actions.parse(said)
+        return text, self.table.actions.parse(said)
 
     async def _replay(self, turn: Turn) -> None:
         """Take an inherited turn again: the env must answer as it answered the parent."""
@@ -341,7 +347,7 @@ class Episode:
     def _hear(self, observation: Observation, after: Action | None = None) -> None:
         """What the env says; behind a call, a plain observation is what the tool answered."""
         heard = observation.messages
-        is_answer = after is not None and isinstance(self.table.actions, ToolFormat)
+        is_answer = after is not None and self.table.tool_format is not None
         role: Role = "tool" if is_answer else "user"
         if heard is None:
             heard = (Message(role=role, text=observation.text, images=observation.images),)

@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -147,7 +148,7 @@ class Report:
         settings = {k: v for k, v in vars(self.arguments).items() if k != "json"}
         found = {
             "bench": self.bench,
-            "command": f"python {' '.join(sys.argv)}",
+            "command": shlex.join(["python", *sys.argv]),
             "figures": self.figures,
             "goals": self.goals,
             "cases": self.cases,

@@ -255,14 +255,14 @@ def rollout_bound(policy: LoadedPolicy, played: Sequence[Script]) -> Bound:
     return Bound(float(flops), float(read * kv_row))
 
 
-def gemm_flops_per_s(tries: int = 5) -> float:
+def gemm_flops_per_s(tries: int = 2) -> float:
     """The best of a few 1024^3 matrix products, with the threads that torch has."""
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
     best = min(_timed(lambda: a @ b) for _ in range(tries + 1))
     return 2 * 1024**3 / best
 
 
-def read_bytes_per_s(tries: int = 5) -> float:
+def read_bytes_per_s(tries: int = 2) -> float:
     """The best of a few sums over 256 MiB."""
     block = torch.ones(64 * 2**20)
     return 4 * block.numel() / min(_timed(block.sum) for _ in range(tries + 1))

@@ -302,11 +302,11 @@ def exact(workload: str, seed: int) -> tuple[float, float]:
 def main() -> None:
     """Measure the six cases, float64 and memory, and name the figures."""
     options = measure.parser(__doc__ or "", threads=2)
-    options.add_argument("--sizes", nargs="+", default=["4M", "12M"], help="default 4M 12M")
+    options.add_argument("--sizes", nargs="+", default=["0.65M", "4M"], help="of models")
     options.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     arguments = options.parse_args()
     if arguments.full:
-        arguments.sizes = [*arguments.sizes, "33M"]
+        arguments.sizes = [*arguments.sizes, "12M", "33M"]
     report = Report(bench="trie", arguments=arguments)
     torch.set_num_threads(arguments.threads)
     found = [run(s, w, arguments, report) for s in arguments.sizes for w in arguments.workloads]
@@ -340,10 +340,10 @@ def main() -> None:
     )
     doubles = [exact(workload, arguments.seed) for workload in arguments.workloads]
     memory = {
-        name: memory_mib(name, arguments, arguments.sizes[0])
+        name: memory_mib(name, arguments, arguments.sizes[len(arguments.sizes) > 1])
         for name in ("padded", "segment", "dfs")
     }
-    report.case(workload="tree", size=arguments.sizes[0], peak_mib=memory)
+    report.case(workload="tree", size=arguments.sizes[len(arguments.sizes) > 1], peak_mib=memory)
     show("Peak on the tree", ["scorer", "MiB"], [[k, f"{v:.0f}"] for k, v in memory.items()])
     report.figure("max_abs_logprob_diff", max(c["logprob_diff"] for c in found), "at most 1e-5")
     report.figure("max_rel_grad_diff", max(c["rel_grad_diff"] for c in found), "at most 1e-4")

@@ -10,10 +10,11 @@ Every reply is a call of the env's one tool for TRL, and an action for us. TRL's
 of an episode, so it is told the number of calls; its last reply is not put to the env.
 
 Each arm is a process of its own with one model, and the processes take turns step by step, so that
-the peak of one's memory is not another's. Memory counts from the loaded idle model (trainers built,
-optimiser and caches not yet). TRL runs without logging, progress bars, checkpoints and activation
-checkpointing, with micro-batches of 8 rows; ours has micro-batches of as many tokens, writes its
-episodes as in every run, and has no sinks. The first step of each arm is not counted.
+the peak of one's memory is not another's. Memory counts from the loaded idle model (libraries
+loaded, trainers built, optimiser and caches not yet). TRL runs without logging, progress bars,
+checkpoints and activation checkpointing, with micro-batches of 8 rows. Ours has micro-batches of as
+many tokens, writes its episodes as in every run, has no sinks, and samples without lockstep
+(`run.deterministic=false`). The first step of each arm is not counted.
 """
 
 from __future__ import annotations
@@ -199,6 +200,8 @@ def theirs(model: Path, turns: int, pace: Pace) -> None:
 
 def child(arm: str, model: Path, turns: int, threads: int, budget: int, line: Connection) -> None:
     """A process that trains one arm, step by step."""
+    import pyarrow.parquet  # noqa: F401 - a library that both come to use is no memory of a step
+
     torch.set_num_threads(threads)
     pace = Pace(line)
     try:
@@ -259,7 +262,7 @@ def compared(
     turns: int, model: Path, arguments: argparse.Namespace, report: Report
 ) -> dict[str, dict[str, Any]]:
     """All arms at one number of turns."""
-    budget = ROWS * (160 + 48 * turns)
+    budget = ROWS * (82 + 52 * turns)  # a row's tokens: prompt 122, replies 12, observations 40
     with ExitStack() as closing:
         arms: dict[str, Callable[[], float]] = {}
         children: dict[str, Arm] = {}

@@ -24,7 +24,9 @@ def table() -> str:
     for case in found["ddp"]:
         cells = [
             f"{gaps['loss/policy']:.0e} / {gaps['loss/grad_norm']:.0e} / {gaps['weights']:.0e}"
-            for gaps in (found[name][case] for name in BACKENDS)
+            if (gaps := found[name].get(case))
+            else "refused"
+            for name in BACKENDS
         ]
         lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

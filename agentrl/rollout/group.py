@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -101,3 +102,13 @@ def as_score(answer: object, trajectory: Trajectory) -> Score | None:
     if strange:
         raise RewardError(f"expected numbers in the reward's Score, got {strange[0]!r:.200}")
     return replace(answer, value=float(answer.value)) if all(map(math.isfinite, numbers)) else None
+
+
+def commonest_failure(groups: Sequence[Group]) -> str:
+    """Which boundary failed most often, how often, and what it said; empty if none did."""
+    episodes = [t for group in groups for t in group.trajectories]
+    failures = Counter(t.failure for t in episodes if t.failure is not None)
+    if not failures:
+        return ""
+    failure, count = failures.most_common(1)[0]
+    return f"the {failure.where} failed in {count} of {len(episodes)} episodes: {failure.error}"

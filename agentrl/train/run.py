@@ -29,6 +29,7 @@ from agentrl.evaluate.runner import Stage, evaluate
 from agentrl.evaluate.statistics import EvalResult, append_eval, read_evals
 from agentrl.rollout.agents import EngineAgent
 from agentrl.rollout.fold import fold
+from agentrl.rollout.group import commonest_failure
 from agentrl.rollout.share import Solo
 from agentrl.track.jsonl import finite
 from agentrl.track.trajectories import EpisodeRecord, record, write_episodes
@@ -493,13 +494,3 @@ class Run:
         path = self.folder / "trajectories" / f"{name}.parquet"
         self.outbox.write(path.name, partial(write_episodes, path, episodes))
         return episodes
-
-
-def commonest_failure(groups: Sequence[Group]) -> str:
-    """Which boundary failed most often, how often, and what it said; empty if none did."""
-    episodes = [t for group in groups for t in group.trajectories]
-    failures = Counter(t.failure for t in episodes if t.failure is not None)
-    if not failures:
-        return ""
-    failure, count = failures.most_common(1)[0]
-    return f"the {failure.where} failed in {count} of {len(episodes)} episodes: {failure.error}"

@@ -26,17 +26,15 @@ pytestmark = [
 DEADLINE_S = 300
 
 
-REST = tuple(name for name in VARIANTS if name != "lora")
 LAUNCHES = {
-    "ddp": ("ddp", tuple(VARIANTS)),
-    "fsdp": ("fsdp", ("lora",)),
-    "fsdp, the rest": ("fsdp", REST),
+    "ddp": ("ddp", ("lora", "warm")),
+    "ddp, the rest": ("ddp", ("full", "dynamic")),
+    "fsdp": ("fsdp", tuple(VARIANTS)),
     "deepspeed": ("deepspeed", tuple(VARIANTS)),
 }
 """Backend and variants of each launch; imports take longer than a run."""
 EVERY_LAUNCH = [
-    pytest.param(name, marks=[] if name in ("ddp", "fsdp") else pytest.mark.slow)
-    for name in LAUNCHES
+    pytest.param(name, marks=[] if name == "ddp" else pytest.mark.slow) for name in LAUNCHES
 ]
 EVERY_RUN = [
     pytest.param(*param.values, variant, marks=param.marks, id=f"{param.values[0]}-{variant}")

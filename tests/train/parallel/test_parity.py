@@ -17,9 +17,9 @@ from support.launch import launch
 from support.parity import CASES, Case, Outcome, run_case
 from support.ranks import RESUMED
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(700)]
 
-DEADLINE_S = 400
+DEADLINE_S = 600
 PLANS, LAST = "parity,resume,broken", "lost"
 STRICT = ("loss/policy", "loss/grad_norm")
 BACKENDS = {

@@ -20,10 +20,10 @@ from support.whole_runs import training_envs
 __all__ = ["training_envs"]
 pytestmark = [
     pytest.mark.distributed,
-    pytest.mark.timeout(320),
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("training_envs"),
 ]
-DEADLINE_S = 300
+DEADLINE_S = 500
 
 
 LAUNCHES = {

@@ -7,6 +7,7 @@ are saved, and the index, which torch pickles, is read without running anything 
 from __future__ import annotations
 
 import pickle
+from enum import Enum
 from pathlib import Path
 from typing import cast
 
@@ -127,6 +128,8 @@ class Records(pickle.Unpickler):
         Raises:
             ConfigError: it is none of torch's records.
         """
+        if (module_name, global_name) == ("builtins", "getattr"):
+            return member
         is_dtype = module_name == "torch" and isinstance(
             getattr(torch, global_name, None), torch.dtype
         )
@@ -136,3 +139,17 @@ class Records(pickle.Unpickler):
                 "torch.distributed.checkpoint; it was not written by torch"
             )
         return super().find_class(module_name, global_name)
+
+
+def member(kind: object, name: str) -> Enum:
+    """The member of an enumeration. Python before 3.11.4 pickles it as a call of `getattr`.
+
+    Raises:
+        ConfigError: an attribute of something else is asked for.
+    """
+    if isinstance(kind, type) and issubclass(kind, Enum) and name in kind.__members__:
+        return kind.__members__[name]
+    raise ConfigError(
+        f"a checkpoint's index asks for {name!r} of {kind!r}, which is no member of an "
+        "enumeration; it was not written by torch"
+    )

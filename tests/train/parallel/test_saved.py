@@ -1,11 +1,13 @@
 """What backends write to go on from: read by those who can, refused by name to the others."""
 
+import io
 import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
 from agentrl.core.errors import CheckpointError, ConfigError
 from agentrl.train.parallel.deepspeed import Tensors
@@ -89,6 +91,24 @@ def test_an_index_that_names_something_else_is_not_read(tmp_path: Path) -> None:
     (tmp_path / ".metadata").write_bytes(pickle.dumps(torch.float32))
     with (tmp_path / ".metadata").open("rb") as file:
         assert Records(file).load() is torch.float32
+
+
+class ByGetattr:
+    """Pickles as members of an enumeration do before Python 3.11.4."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.call = getattr, (owner, name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.call
+
+
+def test_an_index_may_name_members_of_enumerations_as_older_pythons_do() -> None:
+    found = pickle.dumps(ByGetattr(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT"))
+    assert Records(io.BytesIO(found)).load() is _MEM_FORMAT_ENCODING.TORCH_PRESERVE_FORMAT
+    for owner, name in ((_MEM_FORMAT_ENCODING, "__class__"), (torch.Size, "__init__")):
+        with pytest.raises(ConfigError, match="no member of an enumeration"):
+            Records(io.BytesIO(pickle.dumps(ByGetattr(owner, name)))).load()
 
 
 def test_a_torn_sharded_checkpoint_is_refused(tmp_path: Path) -> None:

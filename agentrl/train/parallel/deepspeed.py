@@ -21,6 +21,7 @@ from annotated_types import Ge
 from agentrl.core.errors import ConfigError, MissingExtraError, TrainingError
 from agentrl.core.registry import register
 from agentrl.train.parallel.processes import Processes, brief
+from agentrl.train.parallel.shards import member
 from agentrl.train.parallel.whole import check_label, write_label
 
 if TYPE_CHECKING:
@@ -252,8 +253,9 @@ class Tensors:
         from deepspeed.utils.tensor_fragment import fragment_address
 
         records = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+        members = (member, "builtins.getattr")
         try:
-            with torch.serialization.safe_globals(records):
+            with torch.serialization.safe_globals([*records, members]):
                 return torch.load(path, map_location=map_location, weights_only=True)
         except UnpicklingError as error:
             raise ConfigError(

@@ -121,3 +121,17 @@ def test_a_file_of_deepspeeds_that_names_something_else_is_not_read(tmp_path: Pa
     torch.save({"x": print}, tmp_path / "states.pt")
     with pytest.raises(ConfigError, match="is not read"):
         Tensors(object()).load(str(tmp_path / "states.pt"))
+
+
+@pytest.mark.distributed
+def test_a_file_of_deepspeeds_may_name_members_of_enumerations_as_older_pythons_do(
+    tmp_path: Path,
+) -> None:
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    path = tmp_path / "states.pt"
+    torch.save({"stage": ByGetattr(ZeroStageEnum, "weights")}, path)
+    assert Tensors(object()).load(str(path)) == {"stage": ZeroStageEnum.weights}
+    torch.save({"stage": ByGetattr(torch.Size, "__init__")}, path)
+    with pytest.raises(ConfigError, match="no member of an enumeration"):
+        Tensors(object()).load(str(path))

@@ -54,7 +54,7 @@ check: $(INSTALLED)  ## lint, formatting, types, direction of imports
 	$(BIN)/mypy agentrl tests
 	$(BIN)/lint-imports
 
-test: $(INSTALLED)  ## the tests that need nothing special, under two minutes (PYTEST_ARGS=...)
+test: $(INSTALLED)  ## the tests that need nothing special, two and a half minutes on two cores (PYTEST_ARGS=...)
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)  ## the slow ones as well

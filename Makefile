@@ -85,7 +85,7 @@ docs: $(INSTALLED)  ## write the generated pages that need no training: docs/env
 
 reliability: export OMP_NUM_THREADS := 1
 reliability: $(INSTALLED)  ## regenerate docs/reliability.md: inject every fault and measure (3 minutes)
-	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 --record-faults docs/reliability/faults.json
+	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 --record-faults=docs/reliability/faults.json
 	$(BIN)/python scripts/reliability.py
 
 wheel: $(INSTALLED)  ## build sdist and wheel into dist/ and try the wheel in an environment of its own

@@ -4,7 +4,7 @@
     python scripts/reliability.py          # only write the page
     python scripts/reliability.py --check  # fail if the page is not what the files say
 
-`faults.json` comes from `pytest --record-faults`, `kills.json` from
+`faults.json` comes from `pytest --record-faults=FILE`, `kills.json` from
 `PYTHONPATH=tests python -m support.kills 200 docs/reliability/kills.json` (an hour and more); a
 `remark` and a further report under `again` may be added to it.
 """

@@ -3,7 +3,7 @@
 A test asks for the fixture `fault_log`, breaks something, and hands in what came of it: `groups`
 for episodes that it collected itself, `run` for a whole `train()`, `end` for a process that was
 told to stop. Each first checks what the matrix claims: noticed within twice the deadline, all
-others scored, the count right. `pytest --record-faults FILE` runs these tests alone and writes the
+others scored, the count right. `pytest --record-faults=FILE` runs these tests alone and writes the
 rows to FILE; `make reliability` renders them.
 """
 

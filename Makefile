@@ -74,7 +74,7 @@ results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
 	$(BIN)/python scripts/results.py
 
-bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed, at most 8 minutes each on 2 idle cores
+bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (43 minutes on 2 cores that had other work as well)
 	for name in engine trie vs_trl overhead; do \
 	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
 	$(BIN)/python scripts/bench/page.py

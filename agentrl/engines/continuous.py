@@ -215,14 +215,14 @@ class Batch:
         places = {id(row): i for i, row in enumerate(drawing)}
         moves = []
         for row in self.active:
-            place = places.get(id(row.leader))
-            if place is None or row.leader is None or row.ids != row.leader.ids:
+            at = places.get(id(row.leader))
+            if at is None or row.leader is None or row.ids != row.leader.ids:
                 continue
             row.filled, row.leader = len(row.ids), None
             self.stats.copied += row.filled
-            moves.append(Move(drawing[place].slot, row.slot, row.filled))
+            moves.append(Move(drawing[at].slot, row.slot, row.filled))
             drawing.append(row)
-            picks.append(place)
+            picks.append(at)
         pool.move(moves)
         return len(moves)
 

@@ -17,6 +17,7 @@ from agentrl.core.protocols import Completion, Engine, SamplingParams
 from agentrl.core.types import Finish, Message
 from agentrl.engines.generate import Generate
 from agentrl.engines.policy import LoadedPolicy
+from agentrl.engines.transformers import Transformers
 from agentrl.text.renderer import Plain
 from agentrl.train.lora import add_lora
 from support.models import logprobs, row_of, sample, shared_policy, tiny_policy
@@ -206,9 +207,10 @@ def test_a_model_that_breaks_is_an_engine_error_that_names_the_cause() -> None:
         sample(Generate(), POLICY, [(1, 10_000)], [params()])
 
 
-def test_it_says_that_it_was_not_started_or_is_closed() -> None:
+@pytest.mark.parametrize("kind", [Generate, Transformers])
+def test_it_says_that_it_was_not_started_or_is_closed(kind: type[Generate | Transformers]) -> None:
     async def ask(*, close: bool) -> None:
-        engine = Generate()
+        engine = kind()
         if close:
             await engine.start(POLICY)
             await engine.close()

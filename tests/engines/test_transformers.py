@@ -376,19 +376,6 @@ def test_ids_that_the_model_does_not_have_are_refused(prompt: History) -> None:
         sample(Transformers(), POLICY, [prompt], [params()])
 
 
-def test_it_says_that_it_was_not_started_or_is_closed() -> None:
-    async def ask(*, close: bool) -> None:
-        engine = Transformers()
-        if close:
-            await engine.start(POLICY)
-            await engine.close()
-        await engine.generate(PROMPTS[0], params(), episode=0, group=0)
-
-    for close in (False, True):
-        with pytest.raises(EngineError, match="start"):
-            asyncio.run(ask(close=close))
-
-
 def test_closing_answers_those_who_wait() -> None:
     async def ask() -> None:
         engine = Transformers()

@@ -141,8 +141,7 @@ class Walk:
 
     def part(self, span: Span) -> slice:
         """Where in `N` the children of this span's nodes stand."""
-        parents_N = self.wanted.parents_R[self.wanted.row_N]
-        first, last = np.searchsorted(parents_N, (span.start, span.stop))
+        first, last = np.searchsorted(self.wanted.parent_N, (span.start, span.stop))
         return slice(int(first), int(last))
 
     def backward(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -153,6 +154,11 @@ class Wanted:
     temperature_N: npt.NDArray[np.float64]
     place_M: Ints
     """Where in `N` each sampled (row, token) finds its numbers."""
+
+    @cached_property
+    def parent_N(self) -> Ints:
+        """The node before, ascending."""
+        return self.parents_R[self.row_N]
 
     @classmethod
     def of(cls, rows: Sequence[Row], forest: Forest) -> Wanted:

@@ -42,8 +42,8 @@ class Trie:
 
     executor: Literal["auto", "segment", "dfs", "padded"] = "auto"
     """How the tree is computed: `segment` in one forward pass, `dfs` depth-first in little memory
-    (1.4 to 1.8 times the time), `padded` not at all. `auto` takes the first that computes the model
-    exactly."""
+    and more time (each node two or three times), `padded` not at all. `auto` takes the first that
+    computes the model exactly."""
     chunk: Annotated[int, Ge(1)] = 2048
     """Positions whose float32 log-softmax is held at once."""
     _chosen: WeakKeyDictionary[torch.nn.Module, str] = field(

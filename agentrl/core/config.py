@@ -38,7 +38,8 @@ class Run:
     steps: Annotated[int, Ge(0)] = 50
     """Reinforcement-learning steps, each a collection of groups and its updates (0: none)."""
     deterministic: bool = True
-    """The same config gives the same bits: episodes advance in step with each other."""
+    """The same config gives the same bits: episodes advance in step with each other (under
+    `rollout.mode: sync`; other modes repeat by `rollout.replay`)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model lives; `auto` takes a GPU if there is one."""
 
@@ -93,10 +94,22 @@ class Rollout:
     """Turns after which an episode is cut off (1 or more)."""
     max_context: Annotated[int, Ge(2)] | None = None
     """Most tokens of prompt and reply together; `none` is what the model can take."""
-    mode: Literal["sync"] = "sync"
-    """`sync`: collect, then train, with the same weights."""
+    mode: Literal["sync", "partial", "async"] = "sync"
+    """`sync`: collect, then train, with the same weights. `async`: episodes go on while the trainer
+    trains; a step trains on the groups that are complete. `partial`: the same, but the engine
+    rests while the trainer trains (over-sampling with early stop: late episodes go on first in the
+    next step)."""
     max_staleness: Annotated[int, Ge(0)] = 0
-    """Weight versions that a token may be behind the trainer (0 under mode `sync`)."""
+    """Weight versions that a token may be behind the trainer (0 under mode `sync`, else 1 or more);
+    `max_staleness + 1` times the groups of a step are in flight."""
+    late: Literal["wait", "drop"] = "wait"
+    """What happens to a group that would become too stale: the trainer waits for it, or it is
+    dropped and counted, which favours short episodes."""
+    record: bool = False
+    """Keep the groups of each step in the run's folder `schedule`, for `replay`."""
+    replay: Path | None = None
+    """Folder of a recorded schedule: each step trains on the groups that it trained on then, and
+    nothing is sampled but evaluations."""
     deadline_s: Seconds = 120.0
     """Seconds that a whole episode may take, waiting included (above 0)."""
     engine_timeout_s: Seconds = 60.0
@@ -121,6 +134,11 @@ class Rollout:
         if self.mode == "sync" and self.max_staleness:
             raise ConfigError(
                 f"max_staleness: must be 0 under rollout.mode=sync (got {self.max_staleness})"
+            )
+        if self.mode != "sync" and not self.max_staleness:
+            raise ConfigError(
+                f"max_staleness: must be at least 1 under rollout.mode={self.mode} (1 and 2 are "
+                "usual); with 0 no episode may run ahead of the trainer, which is mode=sync"
             )
 
 
@@ -184,6 +202,9 @@ class Optim:
     """Updates into which the trajectories of a step are cut (1 or more)."""
     epochs: Count = 1
     """Passes over the trajectories of a step (1 or more)."""
+    old: Literal["recompute", "sampler"] = "recompute"
+    """The logprobs that ratios are taken against: of the weights before the update, `recompute`d,
+    or the `sampler`'s own (then the clip also bounds how stale a token may act)."""
     tokens_per_microbatch: Count = 16384
     """Tokens, padding included, of one forward and backward pass: memory, never the result."""
     grad_clip: Annotated[float, Gt(0)] = 1.0
@@ -335,6 +356,7 @@ class Config:
     def __post_init__(self) -> None:
         self._check_model()
         self._check_lengths()
+        self._check_mode()
         trajectories = self.rollout.tasks_per_step * self.rollout.group_size
         if self.optim.updates_per_batch > trajectories:
             raise ConfigError(
@@ -356,6 +378,20 @@ class Config:
             raise ConfigError(
                 "model: a model built from a config needs its model_type, for example "
                 f"model.model_type=qwen3 (got the keys {', '.join(self.model)})"
+            )
+
+    def _check_mode(self) -> None:
+        mode = self.rollout.mode
+        if mode != "sync" and self.optim.old == "recompute" and self.mismatch is None:
+            raise ConfigError(
+                f"mismatch: under rollout.mode={mode} tokens come from older weights, which has to "
+                "be corrected: set mismatch=tis (or another: agentrl list mismatch), or "
+                "optim.old=sampler"
+            )
+        if mode != "sync" and not self.strategy.by_group:
+            raise ConfigError(
+                f"strategy: {registry.slot_of(type(self.strategy))} looks at all groups of a step "
+                f"together, which rollout.mode={mode} does not have: use strategy=flat"
             )
 
     def _check_lengths(self) -> None:

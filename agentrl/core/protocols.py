@@ -119,8 +119,11 @@ class Engine(Protocol):
     """Samples tokens. The whole prompt comes with every call, and any call is valid without
     history; `episode` and `group` are hints, never correctness."""
 
+    shares_module: ClassVar[bool]
+    """It samples from `policy.module` itself; else from what `start` and `load_weights` gave it."""
+
     async def start(self, policy: Policy) -> None:
-        """Make ready to sample from `policy`."""
+        """Make ready to sample from `policy`, with the weights that it has now."""
 
     async def generate(
         self,
@@ -231,6 +234,9 @@ class Play(Protocol):
 
 class Strategy(Protocol):
     """How the episodes of a step are spent."""
+
+    by_group: ClassVar[bool]
+    """Each task's group is played for itself, so that groups can be asked for one at a time."""
 
     async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]: ...
 

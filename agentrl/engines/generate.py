@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class _Request(NamedTuple):
 @dataclass(kw_only=True)
 class Generate:
     """Batches of `model.generate`, left-padded, with the trainer's own module."""
+
+    shares_module: ClassVar[bool] = True
 
     max_batch: Annotated[int, Ge(1)] = 32
     """Most requests in one batch; more are sampled in turns, shortest prompts first. Small batches
@@ -154,30 +156,42 @@ class Generate:
         """Nothing is kept for an episode."""
 
     async def load_weights(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
-        """Copy the weights into the module; without tensors it is the trainer's own.
+        """Copy the weights into the module between two batches; without tensors it is the
+        trainer's own.
 
         Raises:
             EngineError: the names or shapes are not the module's.
         """
-        if tensors:
-            if self._policy is None:
-                raise EngineError("engine 'generate' got weights before start(policy)")
-            try:
-                self._policy.module.load_state_dict(tensors)
-            except RuntimeError as error:
-                raise EngineError(f"weights of version {version} do not fit: {error}") from error
-        self._version = version
+        thread, policy = self._started("given weights")
+
+        def load() -> None:
+            if tensors:
+                try:
+                    policy.module.load_state_dict(tensors)
+                except RuntimeError as error:
+                    why = f"weights of version {version} do not fit: {error}"
+                    raise EngineError(why) from error
+            self._version = version
+
+        await asyncio.get_running_loop().run_in_executor(thread, load)
 
     async def probe(self, ids: Sequence[int]) -> list[float]:
         """Untempered logprobs of `ids[1:]`."""
-        if self._policy is None:
-            raise EngineError("engine 'generate' was probed before start(policy)")
-        module = self._policy.module
-        device = next(module.parameters()).device
-        with torch.no_grad():
+        thread, policy = self._started("probed")
+
+        @torch.no_grad()
+        def logprobs() -> list[float]:
+            device = next(policy.module.parameters()).device
             ids_1T = torch.tensor([list(ids)], device=device)
-            logprobs_TV = module(input_ids=ids_1T).logits[0, :-1].float().log_softmax(-1)
-        return [float(x) for x in logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0]]
+            logprobs_TV = policy.module(input_ids=ids_1T).logits[0, :-1].float().log_softmax(-1)
+            return [float(x) for x in logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0]]
+
+        return await asyncio.get_running_loop().run_in_executor(thread, logprobs)
+
+    def _started(self, what: str) -> tuple[ThreadPoolExecutor, Policy]:
+        if self._policy is None or self._thread is None:
+            raise EngineError(f"engine 'generate' was {what} before start(policy)")
+        return self._thread, self._policy
 
     async def close(self) -> None:
         """Stop the sampling thread."""

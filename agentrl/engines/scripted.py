@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from agentrl.core.errors import EngineError
 from agentrl.core.protocols import Completion, Policy, SamplingParams
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class Scripted:
     """Answers the n-th call of an episode with its n-th scripted completion."""
+
+    shares_module: ClassVar[bool] = True
 
     script: Mapping[int, Sequence[Completion]] = field(default_factory=dict)
     """Completions per episode number; -1 serves every episode that has none of its own."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 import torch
 from annotated_types import Ge
@@ -45,6 +45,8 @@ class Transformers:
     An episode's next turn computes only what is new in its prompt; the prompt of a group is
     computed once. A model that this cannot serve is sampled by `generate`, which is said once.
     """
+
+    shares_module: ClassVar[bool] = True
 
     kv_mib: Annotated[int, Ge(1)] = 1024
     """Most memory for keys and values (MiB, 1 or more); they grow as needed. Episodes that wait for

@@ -47,6 +47,7 @@ from agentrl.core.types import (
     with_forced,
 )
 from agentrl.rollout.fold import continues
+from agentrl.rollout.gate import Gate
 from agentrl.rollout.thinking import answer_in
 from agentrl.text.calls import as_tools
 
@@ -98,6 +99,7 @@ class Episode:
     start: Start = field(default_factory=Start)
     fork: tuple[Trajectory, Fork] | None = None
     """For a branch: its parent and where it leaves it. The env is brought there by replay."""
+    gate: Gate | None = None
 
     messages: list[Message] = field(default_factory=list)
     tools: tuple[Mapping[str, Json], ...] = ()
@@ -116,9 +118,9 @@ class Episode:
         began = time.perf_counter()
         failure: Failure | None = None
         try:
-            async with asyncio.timeout(self.table.rules.deadline_s):
+            async with asyncio.timeout(self.table.rules.deadline_s) as deadline:
                 await self._reset()
-                stop = await self._turns()
+                stop = await self._turns(deadline)
         except (EnvError, EngineError) as error:
             stop = Stop.ERROR
             failure = Failure(
@@ -243,7 +245,7 @@ class Episode:
         new = images_of(since_reply(shown))
         return [image.hash for image in images_of(shown)] == [*so_far, *(i.hash for i in new)]
 
-    async def _turns(self) -> Stop:
+    async def _turns(self, deadline: asyncio.Timeout) -> Stop:
         rules = self.table.rules
         while len(self.turns) < rules.max_turns:
             last = self.turns[-1] if self.turns else None
@@ -261,11 +263,22 @@ class Episode:
                 images=images_of(since_reply(shown) if is_same_row else shown),
                 state_key=await self._state_key(),
             )
+            await self._pass(deadline)
             completion = await self._act(prompt_ids, shown, min(rules.max_tokens, room))
             stop = await self._answer(seen, completion)
             if stop is not None:
                 return stop
         return Stop.MAX_TURNS
+
+    async def _pass(self, deadline: asyncio.Timeout) -> None:
+        """Wait at the gate, for which the episode has all the time that it takes."""
+        if self.gate is None:
+            return
+        due = deadline.when()
+        deadline.reschedule(None)
+        waited = await self.gate.wait()
+        if due is not None:
+            deadline.reschedule(due + waited)
 
     async def _act(
         self, prompt_ids: tuple[int, ...], shown: Sequence[Message], max_tokens: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from agentrl.core.errors import AgentRLError, ConfigError, DeadlineError, EnvError
@@ -13,13 +14,18 @@ from agentrl.core.protocols import Agent, Env, Reward, Runner, Share, StartSampl
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Failure, Fork, Group, Start, Stop, Task, Trajectory
 from agentrl.rollout.agents import EngineAgent
+from agentrl.rollout.ahead import PlayGroup
 from agentrl.rollout.episode import Episode, Table
+from agentrl.rollout.gate import Gate
 from agentrl.rollout.group import score_group
 from agentrl.rollout.runners import EnvPool
 from agentrl.rollout.share import Solo, all_groups, own_tasks
 
 SIBLINGS = 1_000
 """Episode numbers: group * SIBLINGS + sibling, so that number order is group order."""
+AHEAD = 2**32
+"""The first group that is played ahead of the trainer: evaluations, which are played beside it,
+count from 0."""
 
 
 @dataclass(kw_only=True)
@@ -63,29 +69,46 @@ class Worker:
         Raises:
             ConfigError: the group is larger than episode numbers allow.
         """
+        share = share or self.share
+        play = self._playing(agent, group_size, derive_seed(self.seed, label, step), share)
+        play.further = more
+        with _one_clear_error():
+            groups = await self.strategy.collect(own_tasks(share, tasks), play)
+        return all_groups(share, groups)
+
+    def one_by_one(
+        self, *, agent: Agent, group_size: int, label: str, gate: Gate | None = None
+    ) -> PlayGroup:
+        """Plays groups that are asked for one at a time, at any time; `label` and a group's number
+        decide the seeds of its episodes, which wait at `gate` before each turn.
+
+        Raises:
+            ConfigError: the group is larger than episode numbers allow.
+        """
+        play = self._playing(agent, group_size, derive_seed(self.seed, label), self.share)
+        play.gate = gate
+
+        async def play_group(task: Task, number: int) -> Group:
+            with _one_clear_error():
+                (group,) = await self.strategy.collect([task], replace(play, first=AHEAD + number))
+            return group
+
+        return play_group
+
+    def _playing(self, agent: Agent, group_size: int, seed: int, share: Share) -> _Playing:
         if group_size > SIBLINGS:
             raise ConfigError(
                 f"expected at most {SIBLINGS} episodes of a task, got {group_size}: lower "
                 "rollout.group_size or eval.samples"
             )
-        share = share or self.share
-        play = _Playing(
+        return _Playing(
             worker=self,
             share=share,
             agent=agent,
             group_size=group_size,
-            seed=derive_seed(self.seed, label, step),
+            seed=seed,
             slots=asyncio.Semaphore(self.in_flight or sys.maxsize),
-            further=more,
         )
-        try:
-            groups = await self.strategy.collect(own_tasks(share, tasks), play)
-        except BaseExceptionGroup as group:
-            errors = group.subgroup(AgentRLError)
-            if errors is None:
-                raise
-            raise _first(errors) from group  # one clear error instead of one for each episode
-        return all_groups(share, groups)
 
     async def close(self) -> None:
         """Close every env."""
@@ -103,6 +126,9 @@ class _Playing:
     seed: int
     slots: asyncio.Semaphore
     further: Callable[[int], Sequence[Task]] | None = None
+    first: int = 0
+    """Number of the strategy's first group."""
+    gate: Gate | None = None
 
     def more(self, batch: int) -> Sequence[Task]:
         """This rank's share of the batch's tasks."""
@@ -124,6 +150,7 @@ class _Playing:
         fork: tuple[Trajectory, Fork] | None = None,
     ) -> Trajectory:
         """One episode on a lent env; an env that broke is not lent again."""
+        group += self.first
         group = group * self.share.world + self.share.rank  # as if one process played all
         number = group * SIBLINGS + sibling
         lockstep = self.agent.lockstep if isinstance(self.agent, EngineAgent) else None
@@ -170,6 +197,7 @@ class _Playing:
                 number=number,
                 group=group,
                 seed=derive_seed(self.seed, number),
+                gate=self.gate,
             ).play()
             is_broken = trajectory.failure is not None and trajectory.failure.where == "env"
         finally:
@@ -181,8 +209,15 @@ class _Playing:
         return await score_group(group, self.worker.reward, timeout_s=self.worker.reward_timeout_s)
 
 
-def _first(errors: BaseException) -> BaseException:
-    """The first error in nested groups of them."""
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors
+@contextmanager
+def _one_clear_error() -> Iterator[None]:
+    """One error of ours instead of one for each episode."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors: BaseException | None = group.subgroup(AgentRLError)
+        if errors is None:
+            raise
+        while isinstance(errors, BaseExceptionGroup):
+            errors = errors.exceptions[0]
+        raise errors from group

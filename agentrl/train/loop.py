@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -16,6 +18,7 @@ from agentrl.algo.spread import spread
 from agentrl.core.config import Config
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Sum, Trajectory, merge_metrics
+from agentrl.rollout.background import BackgroundLoop, Loop
 from agentrl.rollout.fold import fold
 from agentrl.train.high_entropy import credited
 from agentrl.train.kl_reward import scored_step
@@ -24,6 +27,7 @@ from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
 from agentrl.train.resume import Resume
 from agentrl.train.run import Run
 from agentrl.train.update import update
+from agentrl.train.warm_start import warm_start
 
 
 def train(config: Config, resume: Resume = "never") -> Path:
@@ -40,9 +44,9 @@ def train(config: Config, resume: Resume = "never") -> Path:
             be written.
         TrainingError: a loss, a gradient or a weight push is broken.
     """
-    with asyncio.Runner() as loop, open_run(config, loop, resume) as run:
+    with event_loop(config) as loop, open_run(config, loop, resume) as run:
         run.baselines()
-        run.warm_start()
+        warm_start(run)
         run.start_training()
         for step in range(run.first_step, config.run.steps):
             began = time.perf_counter()
@@ -98,16 +102,26 @@ def train(config: Config, resume: Resume = "never") -> Path:
         return run.folder
 
 
+def event_loop(config: Config) -> AbstractContextManager[Loop]:
+    """Where episodes are played: in the background where they go on while the trainer trains."""
+    is_alone = config.rollout.mode == "sync" or config.rollout.replay is not None
+    return asyncio.Runner() if is_alone else BackgroundLoop()
+
+
 def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
     """Logprobs under the weights before the update (unless there is one update and nobody asks for
-    entropies: then the live forward serves, detached), and under the reference if there is a KL."""
+    entropies: then the live forward serves, detached) or the sampler's own, as `optim.old` says,
+    and under the reference if there is a KL."""
     config, budget = run.config, run.config.optim.tokens_per_microbatch
     # Sharded weights are gathered in every forward pass, so all ranks must make as many.
     meeting = None if config.parallel.shares_module else config.parallel
     ready = list(items)
     wants_entropies = config.entropy is not None and config.entropy.top < 1
-    if config.optim.updates_per_batch * config.optim.epochs > 1 or wants_entropies:
+    is_live = config.optim.updates_per_batch * config.optim.epochs == 1
+    if wants_entropies or (config.optim.old == "recompute" and not is_live):
         ready = with_old(ready, config.scorer, run.module, budget, meeting)
+    if config.optim.old == "sampler":
+        ready = [replace(row, old_logprobs=row.row.sampler_logprobs) for row in ready]
     if config.kl is not None:
         adapter_off = getattr(run.stage.policy.module, "disable_adapter", None)
         if run.reference is not None:

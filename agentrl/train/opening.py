@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import logging
@@ -23,6 +22,7 @@ from agentrl.core.errors import AgentRLError, ConfigError, TrackError
 from agentrl.core.loading import to_yaml
 from agentrl.core.protocols import Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
+from agentrl.rollout.background import Loop
 from agentrl.train.checkpoint import Checkpoints, step_of, write_whole
 from agentrl.train.lora import add_lora
 from agentrl.train.objective import Objective
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> Iterator[Run]:
+def open_run(config: Config, loop: Loop, resume: Resume = "never") -> Iterator[Run]:
     """Check, load and open everything; close it whatever happens.
 
     Raises:
@@ -93,6 +93,7 @@ def open_run(config: Config, loop: asyncio.Runner, resume: Resume = "never") -> 
             run.say(line)
         closing.callback(lambda: loop.run(config.engine.close()))
         loop.run(config.engine.start(stage.policy))
+        closing.callback(run.close)
         yield run
 
 

@@ -177,8 +177,9 @@ def _flat(tree: Json, prefix: str = "") -> dict[str, Json]:
 def take_back(folder: Path, step: int) -> None:
     """Remove the episodes and evaluations that were written after `step`, and what a kill left of
     a file that was being written; sinks cut theirs."""
-    for path in (folder / "trajectories").glob("*"):
-        found = re.match(r"train-(\d+)|eval-final|\.", path.name)
+    written = [*(folder / "trajectories").glob("*"), *(folder / "schedule").glob("*")]
+    for path in written:
+        found = re.match(r"(?:train|step)-(\d+)|eval-final|\.", path.name)
         if found and (found[1] is None or int(found[1]) > step):
             path.unlink()
     cut_evals(folder, step)

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import math
 import resource
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from random import Random
 
 import torch
 
 from agentrl.core.config import Config
-from agentrl.core.errors import CheckpointError, ConfigError, TrainingError
+from agentrl.core.errors import CheckpointError, TrainingError
 from agentrl.core.protocols import Agent, abilities
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Group, Json, Row, Score, Split, Sum, Task
+from agentrl.core.types import Group, Json, Sum, Task
 from agentrl.engines.policy import load_policy
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.report import write_report
 from agentrl.evaluate.runner import Stage, evaluate
 from agentrl.evaluate.statistics import EvalResult, append_eval, read_evals
 from agentrl.rollout.agents import EngineAgent
-from agentrl.rollout.fold import fold
+from agentrl.rollout.background import Loop
 from agentrl.rollout.group import commonest_failure
-from agentrl.rollout.share import Solo
 from agentrl.track.jsonl import finite
 from agentrl.track.trajectories import EpisodeRecord, record, write_episodes
 from agentrl.train.checkpoint import Checkpoints
@@ -39,10 +35,10 @@ from agentrl.train.optim import build_optimiser, learning_rate, set_learning_rat
 from agentrl.train.outbox import Outbox
 from agentrl.train.prepare import TrainRow, turn_advantages
 from agentrl.train.resume import TRAINER, Progress, part_states, restore_parts
+from agentrl.train.sources import Source, build_source, record_step
 from agentrl.train.sync import push
 from agentrl.train.trainable import load_trainable, save_trainable
 from agentrl.train.trie.sharing import Sharing
-from agentrl.train.trl import sft
 
 
 @dataclass(kw_only=True)
@@ -53,7 +49,7 @@ class Run:
     folder: Path
     stage: Stage
     agent: EngineAgent
-    loop: asyncio.Runner
+    loop: Loop
     tasks: Sequence[Task]
     objective: Objective
     checkpoints: Checkpoints
@@ -76,6 +72,8 @@ class Run:
     """CPU seconds of the run before it was resumed."""
     outbox: Outbox = field(init=False)
     sharing: Sharing = field(default_factory=Sharing)
+    source: Source | None = None
+    """Where groups come from, once training has started."""
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(say=self.say)
@@ -134,82 +132,6 @@ class Run:
         if self.config.eval.baselines and "expert_action" in able:
             self.final_evaluation("expert", self.stage.expert())
 
-    def demonstrations(self, split: Split, count: int) -> list[Row]:
-        """Rows of the expert's solved episodes on `count` tasks of a split, chosen by the seed.
-
-        Every rank plays all of them, so that all have the same rows.
-        """
-        tasks = self.config.env.tasks(split)
-        order = list(range(len(tasks)))
-        Random(derive_seed(self.config.run.seed, "demos", split)).shuffle(order)
-        groups = self.loop.run(
-            self.stage.worker.collect(
-                [tasks[i] for i in order[:count]],
-                agent=self.stage.expert(),
-                group_size=1,
-                label=f"demos/{split}",
-                share=Solo(),
-            )
-        )
-        solved = [group for group in groups if group.trajectories[0].success]
-        if not solved:
-            rules, failure = self.stage.worker.table.rules, commonest_failure(groups)
-            stops = Counter(group.trajectories[0].stop for group in groups)
-            raise ConfigError(
-                f"sft: the expert solved none of {len(groups)} {split} tasks (stops: "
-                f"{', '.join(f'{stop} {count}' for stop, count in stops.items())}) within "
-                f"rollout.max_turns={rules.max_turns}, sampling.max_tokens={rules.max_tokens} and "
-                f"a context of {rules.max_context} tokens{'; ' if failure else ''}{failure}"
-            )
-        if len(solved) < len(groups):
-            self.say(f"sft: the expert solved {len(solved)} of {len(groups)} {split} tasks")
-        self._write_episodes(f"demos-{split}", "demo", "demo", 0, solved)
-        good = Score(value=1.0)  # a solved episode is a demonstration, whatever the reward says
-        episodes = [replace(group.trajectories[0], score=good) for group in solved]
-        return [
-            row
-            for g, episode in enumerate(episodes)
-            for row in fold(Group(task=episode.task, trajectories=(episode,)), index=g)
-        ]
-
-    def warm_start(self) -> None:
-        """SFT on few demonstrations until the dev loss stops falling; optionally a copy on twice
-        as many, evaluated and dropped. A resumed run has it behind it."""
-        settings = self.config.sft
-        if settings is None or self.resumed is not None:
-            return
-        dev = self.demonstrations("dev", settings.dev_demos)
-        demos = self.demonstrations("train", 2 * settings.demos)
-        once = [row for row in demos if row.group < settings.demos]
-        fresh = copy.deepcopy(self.module) if settings.double else None
-        self._sft("sft", once, dev)
-        if fresh is not None:
-            trained, self.stage.policy.module = self.module, fresh
-            self._sft("sft_double", demos, dev)
-            self.stage.policy.module = trained
-            self.loop.run(self.config.engine.start(self.stage.policy))
-
-    def _sft(self, name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:
-        assert self.config.sft is not None
-        tokens = sum(sum(row.mask) for row in rows)
-        demos = len({row.group for row in rows})
-        self.say(f"{name}: {demos} demonstrations, {tokens} trained tokens")
-        result = sft(
-            self.stage.policy,
-            rows,
-            dev,
-            self.config.sft,
-            seed=self.config.run.seed,
-            say=self.say,
-            world=self.config.parallel.world,
-        )
-        self.sft_steps[name] = result.best_step
-        if result.is_exhausted:
-            self.say(
-                f"{name}: the dev loss still fell at sft.max_steps={self.config.sft.max_steps}"
-            )
-        self.final_evaluation(name, self.agent)
-
     def start_training(self) -> None:
         """Reference and optimiser: what needs the weights as the warm start left them, or, in a
         resumed run, as the checkpoint holds them."""
@@ -219,20 +141,45 @@ class Run:
             self.reference = copy.deepcopy(policy.module).requires_grad_(False)
             self._keep_reference(self.reference)
         module = policy.module
-        if not config.parallel.shares_module:
+        if not self._samples_trained and self._needs_copy:
             policy.module = copy.deepcopy(module)
             self.loop.run(config.engine.start(policy))
         self.trained = config.parallel.wrap(module, partial(build_optimiser, settings=config.optim))
         for line in config.scorer.check(self.module):
             self.say(line)
+        self.source = build_source(
+            config,
+            self.stage,
+            self.agent,
+            self.loop,
+            lambda step, seed: config.curriculum.next(
+                self.tasks, config.rollout.tasks_per_step, step, seed
+            ),
+        )
         if self.resumed is not None:
             config.parallel.load(self.resumed / TRAINER)
             self.loop.run(config.engine.load_weights(self._pushed(), self.version))
+            self.source.restore(self.resumed, self.version)
             return
         if config.sft is None:
             self.final_evaluation("start", self.agent)
         if config.checkpoint.every or config.sft is not None:
             self._save(0)
+
+    @property
+    def _samples_trained(self) -> bool:
+        """The engine samples from the very module that is trained."""
+        config = self.config
+        return (
+            config.engine.shares_module
+            and config.parallel.shares_module
+            and config.rollout.mode == "sync"
+        )
+
+    @property
+    def _needs_copy(self) -> bool:
+        """A whole module beside the trained one: to sample from, or to save sharded weights."""
+        return self.config.engine.shares_module or not self.config.parallel.shares_module
 
     def _keep_reference(self, reference: torch.nn.Module) -> None:
         """The reference's weights, written when training starts and read back by a resumed run."""
@@ -244,8 +191,12 @@ class Run:
 
     def _pushed(self) -> Mapping[str, torch.Tensor]:
         """What an engine gets of the trained weights: nothing where it samples from them."""
-        parallel = self.config.parallel
-        return {} if parallel.shares_module else parallel.gather()
+        if self._samples_trained:
+            return {}
+        tensors = self.config.parallel.gather()
+        if self._needs_copy and not self.config.engine.shares_module:
+            self.stage.policy.module.load_state_dict(tensors)
+        return tensors
 
     def set_step(self, step: int) -> float:
         """Set the learning rate of this step, which is returned, and the state of torch's own
@@ -260,22 +211,15 @@ class Run:
 
     def collect(self, step: int) -> list[Group]:
         """The step's groups, scored."""
-        settings = self.config.rollout
-        count, seed = settings.tasks_per_step, self.config.run.seed
-        following = partial(self.config.curriculum.next, self.tasks, count, step)
-        groups = self.loop.run(
-            self.stage.worker.collect(
-                following(seed),
-                agent=self.agent,
-                group_size=settings.group_size,
-                label="train",
-                step=step,
-                more=lambda batch: following(derive_seed(seed, "more", batch)),
-            )
-        )
+        assert self.source is not None
+        groups = self.source.groups(step)
+        if self.config.rollout.record:
+            rank = self.config.parallel.rank
+            write = record_step(self.folder / "schedule", step, rank, groups)
+            self.outbox.write(f"the schedule of step {step + 1}", write)
         stops = [t.stop for group in groups for t in group.trajectories]
         if stops and all(stop.is_failure for stop in stops):
-            self._write_episodes(f"train-{step + 1:06d}", "train", "step", step + 1, groups)
+            self.write_episodes(f"train-{step + 1:06d}", "train", "step", step + 1, groups)
             raise TrainingError(
                 f"step {step + 1}: every episode failed, so there is nothing to learn from; "
                 f"{commonest_failure(groups)}"
@@ -287,24 +231,28 @@ class Run:
         self.version += 1
         firsts = self.config.parallel.exchange(rows[0].row.ids[:64] if rows else ())
         self.probe_ids = next((ids for ids in firsts if len(ids) > 1), self.probe_ids)
-        if not self.probe_ids:
-            return 0.0
-        return self.loop.run(
-            push(
-                self.config.engine,
-                self.module,
-                self.version,
-                self.probe_ids,
-                tensors=self._pushed(),
+        gap = 0.0
+        if self.probe_ids:
+            gap = self.loop.run(
+                push(
+                    self.config.engine,
+                    self.module,
+                    self.version,
+                    self.probe_ids,
+                    tensors=self._pushed(),
+                )
             )
-        )
+        assert self.source is not None
+        self.source.advance(self.version)
+        return gap
 
     def record(
         self, step: int, groups: Sequence[Group], rows: Sequence[TrainRow], parts: dict[str, Sum]
     ) -> None:
         """Metrics to the sinks, episodes to the run folder."""
-        metrics = {key: value.mean for key, value in parts.items()}
-        episodes = self._write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
+        assert self.source is not None
+        metrics = {key: value.mean for key, value in (parts | self.source.metrics()).items()}
+        episodes = self.write_episodes(f"train-{step:06d}", "train", "step", step, groups, rows)
         for sink in self.config.track if self.is_first else ():
             sink.episodes(step, episodes)
             sink.log(step, metrics)
@@ -380,6 +328,8 @@ class Run:
                 self.progress(step).write(folder)
             if self.trained is not None:
                 self.config.parallel.save(folder / TRAINER)
+            if self.source is not None:
+                self.source.save(folder)
 
         try:
             self.checkpoints.save(step, write, dev_success=dev_success)
@@ -392,6 +342,7 @@ class Run:
 
     def finish(self) -> None:
         """Evaluate the best checkpoint on the final tasks, write summary and report."""
+        self.close()
         if not self.config.run.steps:
             if self.checkpoints.newest() is None:  # a warm start keeps its own
                 self._save(0)
@@ -410,6 +361,11 @@ class Run:
             report = write_report(self.folder)
             self.say(f"report: {report}")
         self.config.parallel.exchange(None)  # nobody leaves while rank 0 still works
+
+    def close(self) -> None:
+        """Give up the rollouts that are in flight; may be called twice."""
+        if self.source is not None:
+            self.source.close()
 
     def final_evaluation(self, name: str, agent: Agent, *, step: int = 0) -> None:
         """Play the final tasks and keep result and episodes; `step` is that of the weights."""
@@ -430,7 +386,7 @@ class Run:
         result = replace(result, step=step)
         self.results[name] = result
         self._keep_eval(result, self.config.run.steps if name == "final" else step, name)
-        self._write_episodes(f"eval-{name}", "eval", name, result.step, groups[:20])
+        self.write_episodes(f"eval-{name}", "eval", name, result.step, groups[:20])
         self.say(
             f"{name}: success {result.success:.3f} ({result.low:.3f}-{result.high:.3f}) on "
             f"{result.episodes} episodes of {settings.final_split}"
@@ -459,7 +415,7 @@ class Run:
             f"{entry['parameters']:,} parameters"
         )
 
-    def _write_episodes(
+    def write_episodes(
         self,
         name: str,
         phase: str,
@@ -468,6 +424,8 @@ class Run:
         groups: Sequence[Group],
         rows: Sequence[TrainRow] = (),
     ) -> list[EpisodeRecord]:
+        """This rank's episodes into `trajectories/NAME.parquet`; how they are recorded."""
+        """This rank's episodes into `trajectories/NAME.parquet`; how they are recorded."""
         tokenizer = self.stage.policy.tokenizer
 
         @lru_cache(maxsize=65536)

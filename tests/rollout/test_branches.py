@@ -26,6 +26,8 @@ class Branching:
 
     turn: int
 
+    by_group: ClassVar[bool] = False
+
     async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]:
         [task] = tasks
         start = play.start(task)

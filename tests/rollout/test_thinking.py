@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -44,6 +45,7 @@ ENDING = PLAIN.encode("\n</think>\n\n")
 class Speaker:
     """An engine that says given texts, as far as it is let; notes what it was asked."""
 
+    shares_module: ClassVar[bool] = True
     renderer: Renderer
     texts: list[str]
     asked: list[tuple[tuple[int, ...], SamplingParams]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 
@@ -127,6 +128,8 @@ def test_several_calls_of_one_message_reach_the_env_as_a_list() -> None:
 @dataclass(frozen=True, kw_only=True)
 class Branching:
     """One episode, and a branch off it after its first turn."""
+
+    by_group: ClassVar[bool] = False
 
     async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]:
         [task] = tasks

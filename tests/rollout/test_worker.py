@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 
@@ -181,6 +182,8 @@ class Raising:
     """A strategy that breaks while its episodes play."""
 
     error: Exception
+
+    by_group: ClassVar[bool] = False
 
     async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]:
         async with asyncio.TaskGroup() as outer:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 from agentrl.core.protocols import (
     Agent,
@@ -189,6 +189,8 @@ class KeepSolved:
     """A fake strategy: plays `extra` episodes more than it keeps, the solved ones first."""
 
     extra: int = 2
+
+    by_group: ClassVar[bool] = False
 
     async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]:
         return [await self._group(task, index, play) for index, task in enumerate(tasks)]

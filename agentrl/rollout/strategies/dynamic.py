@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
@@ -24,6 +24,8 @@ class Dynamic:
     surplus. All groups are returned, dull ones too, so that metrics speak of all episodes; `filter:
     zero_std` drops the dull ones. Without further tasks (evaluations) it is `flat`.
     """
+
+    by_group: ClassVar[bool] = False
 
     max_gen_batches: Annotated[int, Ge(1)] = 10
     """Most batches of a step, the first one included; after them training goes on with what there

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from agentrl.core.protocols import Play
 from agentrl.core.registry import register
@@ -15,6 +16,8 @@ from agentrl.core.types import Group, Task
 @dataclass(frozen=True, kw_only=True)
 class Flat:
     """`group_size` independent episodes of each task, all in flight together."""
+
+    by_group: ClassVar[bool] = True
 
     async def collect(self, tasks: Sequence[Task], play: Play, *, first: int = 0) -> list[Group]:
         """One scored group per task, in the order of the tasks; `first` numbers the first one."""

@@ -1,0 +1,1 @@
+"""Agents sampled by vLLM servers over HTTP, with token ids both ways."""

@@ -22,6 +22,7 @@ from agentrl.engines.draw import draw, uniforms
 from agentrl.engines.packed import LONGEST, SHORT, Packed, Piece
 from agentrl.engines.rows import Request, Row, Stats, common_prefix
 from agentrl.engines.slots import Move, Pool, Shape, fit, place
+from agentrl.engines.threads import Passes
 
 Answer = tuple[Request, Completion | EngineError]
 
@@ -42,11 +43,13 @@ class Batch:
         self.policy, self.shape, self.stats = policy, shape, stats
         self.kv_mib, self.max_rows, self.step_tokens = kv_mib, max_rows, step_tokens
         self.capacity = kv_mib * 2**20 // shape.token_bytes
+        self.passes = Passes(policy.module)
         self.version = 0
         self.queue: deque[Request] = deque()
         self.active: list[Row] = []
         self.idle: list[Row] = []
         self.pool: Pool | None = None
+        self.largest = (8, 0)
 
     @property
     def has_work(self) -> bool:
@@ -182,7 +185,10 @@ class Batch:
 
     def _sample(self) -> list[Answer]:
         count = len(self.idle)
-        self.pool = pool = fit(self.pool, self.shape, self.capacity, self.active, self.idle)
+        self.pool = pool = fit(
+            self.pool, self.shape, self.capacity, self.active, self.idle, self.largest
+        )
+        self.largest = max(self.largest[0], pool.slots), max(self.largest[1], pool.length)
         self.stats.evicted += count - len(self.idle)
         following = self._follow()
         budget = self.step_tokens
@@ -231,18 +237,24 @@ class Batch:
         ids = [token for row in rows for token in row.ids[row.filled : row.filled + row.count]]
         device = self.shape.device
         index_R = torch.from_numpy(packed.last[complete]).to(device)
-        out = self.policy.module(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=packed.position_ids,
-            use_cache=False,
-            logits_to_keep=index_R,
-            packed=packed,
-        )
+        ids_1T = torch.tensor([ids], device=device)
+
+        def logits() -> torch.Tensor:
+            out = self.policy.module(
+                input_ids=ids_1T,
+                position_ids=packed.position_ids,
+                use_cache=False,
+                logits_to_keep=index_R,
+                packed=packed,
+            )
+            found: torch.Tensor = out.logits[0]
+            return found
+
+        logits_RV = self.passes.run(len(ids), logits)
         decoded = sum(row.count for row in rows if row.request and row.request.logprobs)
         self.stats.steps += 1
         self.stats.decoded += decoded
         self.stats.prefilled += len(ids) - decoded
-        logits_RV: torch.Tensor = out.logits[0]
         return logits_RV
 
     def _draw(self, logits_RV: torch.Tensor, rows: list[Row]) -> list[Answer]:

@@ -33,6 +33,7 @@ class Sampler:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="transformers")
+        batch.passes.narrow(self._thread)
         self._lock = threading.Lock()
         self._inbox: deque[Callable[[], Deed | None]] = deque()
         self._is_running = False
@@ -93,6 +94,7 @@ class Sampler:
     def close(self) -> None:
         """End the thread after its step."""
         self._thread.shutdown(wait=False)
+        self.batch.passes.close()
 
     def post(self, job: Callable[[], Deed | None]) -> None:
         """Have the thread do something between two steps; what it returns is done as soon as the

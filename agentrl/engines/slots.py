@@ -86,11 +86,17 @@ class Pool:
 
 
 def fit(
-    pool: Pool | None, shape: Shape, capacity: int, active: Sequence[Row], idle: list[Row]
+    pool: Pool | None,
+    shape: Shape,
+    capacity: int,
+    active: Sequence[Row],
+    idle: list[Row],
+    least: tuple[int, int] = (8, 0),
 ) -> Pool:
     """The pool, or a larger one, with slots for the active rows and for the idle ones; of these, so
     many are dropped, the longest unused first, that it has at most `capacity` tokens. It grows to
-    powers of two as far as that goes."""
+    powers of two, and to `least` slots and positions, as far as that goes; a new one has room for
+    turns to come, since growing means to copy."""
     idle.sort(key=lambda row: -row.used)
     while True:
         rows = len(active) + len(idle)
@@ -101,8 +107,9 @@ def fit(
     if pool is not None and rows <= pool.slots and length <= pool.length:
         return pool
     reach = max(length, *(row.request.reach for row in active if row.request))
-    slots = 1 << max(rows - 1, 7).bit_length()
-    long = max(1 << (reach - 1).bit_length(), pool.length if pool is not None else 0)
+    turns_to_come = 2 if pool is None and not least[1] else 1
+    slots = max(1 << (rows - 1).bit_length(), least[0])
+    long = max(turns_to_come << (reach - 1).bit_length(), least[1], pool.length if pool else 0)
     sizes = ((slots, long), (rows, long), (rows, reach), (rows, length))
     size = next((s, n) for s, n in sizes if s * n <= capacity or (s, n) == sizes[-1])
     if pool is None:

@@ -192,7 +192,7 @@ class Transformers:
             logp_TV = logits_TV.float().log_softmax(-1)
             return [float(x) for x in logp_TV.gather(1, targets_T[:, None])[:, 0]]
 
-        return await self._call(logprobs)
+        return await self._call(lambda: batch.passes.run(len(ids), logprobs))
 
     async def close(self) -> None:
         """Fail whoever waits and stop the sampling thread, which may end its step."""

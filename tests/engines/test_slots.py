@@ -62,6 +62,7 @@ def test_a_pool_keeps_its_rows_when_it_grows() -> None:
     active, idle = [row(0, 40, max_tokens=10), row(-1, 3, max_tokens=1)], [row(5, 7)]
     pool = fit(None, SHAPE, 10_000, active, idle)
     pool.content[:, :, 0, :, :40], pool.content[:, :, 5, :, :7] = 1, 2
+    assert pool.length == 128, "room for as many tokens again"
     active[0].ids += range(100)
     grown = fit(pool, SHAPE, 10_000, active, idle)
     assert grown.length >= 140
@@ -69,6 +70,14 @@ def test_a_pool_keeps_its_rows_when_it_grows() -> None:
     assert grown.content[:, :, active[0].slot, :, :40].unique().tolist() == [1]
     assert grown.content[:, :, idle[0].slot, :, :7].unique().tolist() == [2]
     assert fit(grown, SHAPE, 10_000, active, idle) is grown
+
+
+def test_a_pool_is_made_as_large_as_the_last_one_grew() -> None:
+    rows = [row(-1, 40, max_tokens=10) for _ in range(3)]
+    pool = fit(None, SHAPE, 100_000, rows, [], (16, 512))
+    assert (pool.slots, pool.length) == (16, 512)
+    pool = fit(None, SHAPE, 3 * 64, rows, [], (16, 512))
+    assert (pool.slots, pool.length) == (3, 64), "but for its capacity"
 
 
 def test_a_pool_never_takes_more_than_its_capacity() -> None:

@@ -60,6 +60,15 @@ OWN = """\
 The share of a training step (BabyAI, 16 episodes of 8 turns) in which neither the model's passes
 nor the env run.
 """
+AHEAD = """\
+## Rollouts ahead of the trainer
+
+64 episodes in flight in groups of 8, 6 turns, an env that answers after a lognormal time (sigma 1,
+mean 0.3 s), at most 2 versions of staleness. The peer is our own `rollout.mode=sync`; times are for
+equally many trained tokens. `wide` is `async` with as many episodes in flight as the staleness
+allows (192). The ideal is a step's env time shared evenly by 64 episodes, or its CPU time if that
+is longer: sampling, which an episode waits for as well, is not in it.
+"""
 
 
 def spread(found: Mapping[str, float], form: str = ".2f") -> str:
@@ -179,11 +188,33 @@ def overhead(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def ahead(found: Mapping[str, Any]) -> list[str]:
+    """Rollouts that run ahead."""
+    rows = [
+        [
+            f"`{case['mode']}`",
+            f"**{spread(case['speedup'])}**",
+            spread(case["seconds"]),
+            f"{case['ideal_s']['median']:.2f}",
+            f"{case['cpu_s']['median']:.2f}",
+            f"{case['staleness']['median']:.2f}",
+            f"{case['mismatch_gap']['median']:.1e}",
+        ]
+        for case in found["cases"]
+    ]
+    heads = [
+        *("mode", "speed-up over `sync`", "seconds a step", "ideal", "CPU seconds a step"),
+        *("mean staleness", "mean gap of a logprob"),
+    ]
+    return [AHEAD, *table(heads, rows)]
+
+
 SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "engine": engine,
     "trie": trie,
     "vs_trl": vs_trl,
     "overhead": overhead,
+    "async": ahead,
 }
 
 

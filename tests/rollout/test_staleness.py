@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 import pytest
@@ -123,3 +124,48 @@ def test_a_version_that_the_engine_reports_as_older_than_admission_is_not_believ
     (number, *_) = ledger.admit()
     ledger.complete(number, 4)
     assert ledger.back[number] == 4
+
+
+def lengths_of(late: str, bound: int, steps: int = 400) -> list[float]:
+    """Logarithms of the lengths of the groups that are trained on between the first and the last
+    tenth of a run, where a group of length `l` takes `l` and a step takes 2."""
+    rng, clock = Random(7), 0.0
+    ledger = Ledger(per_step=8, max_staleness=bound, late=late, total=8 * steps)  # type: ignore[arg-type]
+    length: dict[int, float] = {}
+    ends: dict[int, float] = {}
+    found: list[float] = []
+    for version in range(steps):
+        ledger.version = version
+        for number in ledger.drop_late():
+            ends.pop(number, None)
+        while True:
+            for number in ledger.admit():
+                length[number] = rng.lognormvariate(0.0, 1.0)
+                ends[number] = clock + length[number]
+            for number in sorted(ends, key=ends.__getitem__):
+                if ends[number] <= clock:
+                    del ends[number]
+                    ledger.complete(number, 0)
+            if ledger.ready:
+                break
+            clock = min(ends.values())
+        taken = ledger.take()
+        if steps // 10 <= version < steps - steps // 10:
+            found += [math.log(length[number]) for number in taken]
+        clock += 2.0
+    return found
+
+
+@pytest.mark.parametrize("bound", [1, 2, 4])
+def test_trained_groups_are_as_long_as_sampled_ones(bound: int) -> None:
+    """No bias against long episodes: those that are late are trained on later, not left out."""
+    logs = lengths_of("wait", bound)
+    error = 1 / math.sqrt(len(logs))
+    assert abs(math.fsum(logs) / len(logs)) < 4 * error
+    spread = math.sqrt(math.fsum(x * x for x in logs) / len(logs))
+    assert spread == pytest.approx(1.0, abs=4 * error)
+
+
+def test_dropping_late_groups_favours_short_ones() -> None:
+    logs = lengths_of("drop", 1)
+    assert math.fsum(logs) / len(logs) < -8 / math.sqrt(len(logs))

@@ -16,7 +16,7 @@ from agentrl.core import registry
 from agentrl.core.config import Config
 from agentrl.core.errors import ConfigError
 from agentrl.train.loop import train
-from support.chatter import ChatterEnv
+from support.chatter import ChatterEnv, SlowChatterEnv
 from support.whole_runs import tiny
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {
@@ -36,6 +36,11 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Under `dynamic` the ranks make up for their own groups, so other tasks are played than by one."""
+AHEAD = (
+    *("rollout.mode=async", "rollout.max_staleness=1", "mismatch=tis", "rollout.record=true"),
+    *("rollout.tasks_per_step=4", "env=slow-chatter"),
+)
+"""A variant that no two runs repeat: rollouts run ahead of the trainer."""
 SETTINGS = (
     "run.steps=4",
     "rollout.tasks_per_step=3",
@@ -48,7 +53,8 @@ SETTINGS = (
 
 def config(folder: Path, variant: str, *overrides: str) -> Config:
     """The run of a variant."""
-    return tiny(folder, *SETTINGS, *VARIANTS[variant], *overrides)
+    chosen = AHEAD if variant == "ahead" else VARIANTS[variant]
+    return tiny(folder, *SETTINGS, *chosen, *overrides)
 
 
 def main(folder: Path, backend: str, *variants: str) -> None:
@@ -56,7 +62,7 @@ def main(folder: Path, backend: str, *variants: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")  # one for all runs: a process can join only once
     registry.names("env")
-    registry._parts["env"]["chatter"] = ChatterEnv
+    registry._parts["env"] |= {"chatter": ChatterEnv, "slow-chatter": SlowChatterEnv}
     try:
         train(config(folder / "odd", "warm", f"parallel={backend}", "sft.batch_rows=3"))
     except ConfigError as error:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -78,7 +79,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
                     budget=config.optim.tokens_per_microbatch,
                     grad_clip=config.optim.grad_clip,
                 )
-                for part in minibatches(items, kept, run, step)
+                for part in minibatches(items, kept, config, step)
             ]
             gap = run.push(items)
 
@@ -134,24 +135,34 @@ def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
 
 
 def minibatches(
-    items: Sequence[TrainRow], groups: Sequence[Group], run: Run, step: int
+    items: Sequence[TrainRow], groups: Sequence[Group], config: Config, step: int
 ) -> list[list[TrainRow]]:
-    """The step's updates: each epoch shuffles trajectories and cuts them in equal shares.
+    """The step's updates: each epoch cuts the ring of groups, from a random one on, in shares of as
+    many trajectories; a group is parted only where a cut goes through it.
 
-    All ranks shuffle the trajectories of all of them, so that an update has the same ones whatever
-    the number of processes; a share without rows of this rank is an empty list.
+    Siblings stay together, since a scorer may compute what they share once. Neighbours in the ring
+    belong to different ranks (and the tasks come in random order), so that each has its part of an
+    update. All ranks cut the trajectories of all of them, so that an update has the same ones
+    whatever the number of processes; a share without rows of this rank is an empty list.
     """
-    settings = run.config.optim
+    settings = config.optim
     parts: list[list[TrainRow]] = []
     by_trajectory: dict[tuple[int, int], list[TrainRow]] = {}
     for item in items:
         by_trajectory.setdefault(item.key, []).append(item)
+    shares = settings.updates_per_batch
     for epoch in range(settings.epochs):
-        keys = [(g, i) for g, group in enumerate(groups) for i in group.scored]
-        if settings.updates_per_batch * settings.epochs > 1:
-            Random(derive_seed(run.config.run.seed, "minibatches", step, epoch)).shuffle(keys)
-        for share in range(settings.updates_per_batch):
-            chosen = keys[share :: settings.updates_per_batch]
+        ring = [[(g, i) for i in group.scored] for g, group in enumerate(groups)]
+        if shares * settings.epochs > 1:
+            rng = Random(derive_seed(config.run.seed, "minibatches", step, epoch))
+            for siblings in ring:
+                rng.shuffle(siblings)
+            first = rng.randrange(max(len(ring), 1))
+            ring = ring[first:] + ring[:first]
+        keys = [key for siblings in ring for key in siblings]
+        cuts = [share * len(keys) // shares for share in range(shares + 1)]
+        for begin, end in pairwise(cuts):
+            chosen = keys[begin:end]
             parts.append([item for key in chosen for item in by_trajectory.get(key, ())])
     return parts
 

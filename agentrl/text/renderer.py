@@ -134,6 +134,7 @@ class Template:
         self._spelling = Spelling(tokenizer)
         self.stop_ids: frozenset[int] = frozenset()
         self._rendering = lru_cache(maxsize=KNOWN_PROMPTS)(self._render)
+        self._words = lru_cache(maxsize=8 * KNOWN_PROMPTS)(self._shielded)
         self._known: dict[tuple[tuple[int, ...], str], None] = {}
         self._has_tool_role = self._shows([{"role": "tool", "content": PROBE}], None)
         self.takes_tools = self._shows([], [PROBE_TOOL])
@@ -202,13 +203,7 @@ class Template:
         said: list[dict[str, str]] = []
         previous = ""
         for message in chat:
-            shield = self._spelling.shield
-            if message.ids is not None:
-                text = self._spelling.said(_without_stop(message.ids, self.stop_ids))
-            elif message.role == "system":
-                text = shield.escape(message.text)
-            else:
-                text = shield.put_on(message.text)
+            text = self._words(message)
             is_borrowed = message.role == "tool" and not self._has_tool_role
             if is_borrowed and previous == "tool":
                 said[-1]["content"] += f"\n{text}"
@@ -217,6 +212,14 @@ class Template:
                 said.append({"role": role, "content": text})
             previous = message.role
         return said
+
+    def _shielded(self, message: Message) -> str:
+        """What is said in a message; only the system may spell control tokens."""
+        shield = self._spelling.shield
+        if message.ids is not None:
+            return self._spelling.said(_without_stop(message.ids, self.stop_ids))
+        is_trusted = message.role == "system"
+        return shield.escape(message.text) if is_trusted else shield.put_on(message.text)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of text that stands inside a reply."""

@@ -32,10 +32,14 @@ METHODS = {
         ["advantage=grpo", "advantage.scale=none", "aggregate=constant", "aggregate.length=16"],
     ),
     "rloo": ("RLOO", ["advantage=rloo"]),
+    "async": (
+        "GRPO ahead",
+        ["rollout.mode=async", "rollout.max_staleness=2", "mismatch=tis", "engine=transformers"],
+    ),
 }
 """Name -> how the page calls it, and the settings that make it."""
 RECIPES = {
-    "babyai-GoToObj": ("grpo", "rloo"),
+    "babyai-GoToObj": ("grpo", "rloo", "async"),
     "babyai-GoToLocalS6N2": ("grpo", "rloo"),
     "countdown": ("grpo", "dr_grpo", "rloo"),
 }

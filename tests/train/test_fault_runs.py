@@ -33,6 +33,9 @@ pytestmark = pytest.mark.usefixtures("parts_that_break")
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 3.0
 STEPS, GROUP = 2, 4
+AHEAD = ("rollout.mode=async", "rollout.max_staleness=1", "mismatch=tis")
+MODES = [(), pytest.param(AHEAD, marks=pytest.mark.slow)]
+"""In step with the trainer, and ahead of it."""
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,10 @@ def run(folder: Path, *overrides: str) -> Path:
     return train(tiny(folder, *quiet, *size, *limits, *overrides, model=str(model)))
 
 
+def beside(place: str, mode: tuple[str, ...]) -> str:
+    return f"{place}, async" if mode else place
+
+
 def keep(log: FaultLog, boundary: Boundary, what: str, place: str, folder: Path) -> None:
     """One episode failed, all others were scored."""
     log.run(
@@ -66,6 +73,7 @@ def keep(log: FaultLog, boundary: Boundary, what: str, place: str, folder: Path)
     )
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("runner", "fault", "what"),
     [
@@ -79,13 +87,19 @@ def keep(log: FaultLog, boundary: Boundary, what: str, place: str, folder: Path)
     ],
 )
 def test_a_run_outlives_an_env_that_breaks(
-    runner: str, fault: Fault, what: str, tmp_path: Path, fault_log: FaultLog
+    runner: str,
+    fault: Fault,
+    what: str,
+    mode: tuple[str, ...],
+    tmp_path: Path,
+    fault_log: FaultLog,
 ) -> None:
     env = ("env.name=once-bad", f"env.fault={fault}", f"env.claim={tmp_path / 'claim'}")
-    folder = run(tmp_path, *env, f"rollout.runner={runner}")
-    keep(fault_log, "env", what, runner, folder)
+    folder = run(tmp_path, *env, f"rollout.runner={runner}", *mode)
+    keep(fault_log, "env", what, beside(runner, mode), folder)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
@@ -96,12 +110,14 @@ def test_a_run_outlives_an_env_that_breaks(
     ],
 )
 def test_a_run_outlives_an_engine_that_breaks(
-    fault: EngineFault, what: str, tmp_path: Path, fault_log: FaultLog
+    fault: EngineFault, what: str, mode: tuple[str, ...], tmp_path: Path, fault_log: FaultLog
 ) -> None:
     engine = ("engine.name=once-bad", f"engine.fault={fault}", f"engine.claim={tmp_path / 'claim'}")
-    keep(fault_log, "engine", what, "lockstep", run(tmp_path, *engine))
+    place = "one answer, async" if mode else "lockstep"
+    keep(fault_log, "engine", what, place, run(tmp_path, *engine, *mode))
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
@@ -111,10 +127,11 @@ def test_a_run_outlives_an_engine_that_breaks(
     ],
 )
 def test_a_run_outlives_a_reward_that_breaks(
-    fault: str, what: str, tmp_path: Path, fault_log: FaultLog
+    fault: str, what: str, mode: tuple[str, ...], tmp_path: Path, fault_log: FaultLog
 ) -> None:
     reward = ("reward.name=once-bad", f"reward.fault={fault}", f"reward.claim={tmp_path / 'claim'}")
-    keep(fault_log, "reward", what, "one episode", run(tmp_path, *reward))
+    folder = run(tmp_path, *reward, *mode)
+    keep(fault_log, "reward", what, beside("one episode", mode), folder)
 
 
 @pytest.mark.slow

@@ -118,6 +118,12 @@ def test_every_preset_trains(tmp_path: Path, preset: str) -> None:
         kl=method.kl,
         filter=method.filter,
         strategy=method.strategy,
+        mismatch=method.mismatch,
+        rollout=replace(
+            chosen.rollout,
+            mode=method.rollout.mode,
+            max_staleness=method.rollout.max_staleness,
+        ),
     )
     folder = train(config)
     assert len(finite(folder, "groups/trained")) == 2

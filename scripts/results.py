@@ -42,8 +42,9 @@ RECIPES = {
     "babyai-GoToObj": ("grpo", "rloo", "async"),
     "babyai-GoToLocalS6N2": ("grpo", "rloo"),
     "countdown": ("grpo", "dr_grpo", "rloo"),
+    "quickstart": ("grpo", "async"),
 }
-"""`scripts/results-NAME.yaml` -> the methods that it is run with."""
+"""`scripts/results-NAME.yaml`, or `scripts/NAME.yaml` -> the methods that it is run with."""
 BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT"}
 """Evaluations of the same run that stand beside the method's."""
 
@@ -74,7 +75,8 @@ def run(recipe: str, method: str, seed: int) -> dict[str, object]:
 
 def config(recipe: str) -> Path:
     """The recipe's file."""
-    return ROOT / "scripts" / f"results-{recipe}.yaml"
+    own = ROOT / "scripts" / f"results-{recipe}.yaml"
+    return own if own.exists() else ROOT / "scripts" / f"{recipe}.yaml"
 
 
 def kept(recipe: str, method: str, seed: int) -> Path:
@@ -137,7 +139,7 @@ def section(recipe: str) -> list[str]:
         "",
         f"Seeds {', '.join(str(r['seed']) for r in first)}; {summary['tasks']} test tasks; "  # type: ignore[index]
         f"{summary['parameters']:,} weights; {demos} demonstrations; {summary['steps']} steps; "  # type: ignore[index]
-        f"recipe `scripts/results-{recipe}.yaml`; seconds are medians of whole runs, evaluations "
+        f"recipe `scripts/{config(recipe).name}`; seconds are medians of whole runs, evaluations "
         f"included, on one core (Python {versions['python']}, torch {versions['torch']}, "  # type: ignore[index]
         f"transformers {versions['transformers']}, trl {versions['trl']}).",  # type: ignore[index]
         "",

@@ -52,23 +52,18 @@ class Stage:
             is_full=isinstance(self.config.context, Full),
         )
 
-    @property
-    def _is_in_step(self) -> bool:
-        """Episodes wait for each other, so that the same run gives the same bits; not beside
-        others that run ahead of the trainer."""
-        rollout = self.config.rollout
-        return self.config.run.deterministic and (
-            rollout.mode == "sync" or rollout.replay is not None
-        )
+    def engine_agent(self, *, in_step: bool = True) -> EngineAgent:
+        """The policy in its seat, sampled at the training temperature.
 
-    def engine_agent(self) -> EngineAgent:
-        """The policy in its seat, sampled at the training temperature."""
+        Args:
+            in_step: episodes wait for each other where runs are to repeat (`run.deterministic`).
+        """
         return EngineAgent(
             engine=self.config.engine,
             renderer=self.renderer,
             temperature=self.config.sampling.temperature,
             timeout_s=self.config.rollout.engine_timeout_s,
-            lockstep=Lockstep() if self._is_in_step else None,
+            lockstep=Lockstep() if in_step and self.config.run.deterministic else None,
             thinking=self.config.thinking,
         )
 

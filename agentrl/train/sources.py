@@ -72,7 +72,6 @@ def build_source(
     return InFlight(
         config=config,
         stage=stage,
-        agent=agent,
         loop=loop,
         following=lambda step: tasks(step, config.run.seed),
     )
@@ -125,7 +124,6 @@ class InFlight:
 
     config: Config
     stage: Stage
-    agent: Agent
     loop: Loop
     following: Following
     """The tasks of a step of all ranks."""
@@ -152,7 +150,10 @@ class InFlight:
                 total=own * self.config.run.steps,
             ),
             play=self.stage.worker.one_by_one(
-                agent=self.agent, group_size=settings.group_size, label="train", gate=gate
+                agent=self.stage.engine_agent(in_step=False),
+                group_size=settings.group_size,
+                label="train",
+                gate=gate,
             ),
             task_of=lambda number: own_tasks(share, following(number // own))[number % own],
             gate=gate,

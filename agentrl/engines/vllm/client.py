@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -28,6 +29,9 @@ TEXT = "/v1/completions"
 HEALTH = "/health"
 WEIGHTS = "/weight_info"
 NAME_WEIGHTS = "/update_weight_version"
+METRICS = "/metrics"
+PROGRESS = re.compile(r"^vllm:(?:prompt|generation)_tokens_total\{[^}]*\} (\S+)$", re.MULTILINE)
+"""Counters of tokens that were computed, each with labels of its own."""
 
 FLOOR = -9999.0
 """What vLLM writes where a logprob is NaN or minus infinity, which JSON has no words for."""
@@ -37,6 +41,9 @@ ABSENT = (403, 404, 405, 501)
 """HTTP status of an endpoint that is switched off, or that this version does not have."""
 IDLE_S = 2.0
 """How long an unused connection is kept: the server closes it after 5 s."""
+
+UNNAMED = -1
+"""The version of weights that nobody named: a server calls them `default` when it starts."""
 
 Json = Mapping[str, object]
 
@@ -87,7 +94,7 @@ class Client:
 
     # --- anything ---------------------------------------------------------------------------------
 
-    async def get(self, path: str, *, timeout_s: float) -> object:
+    async def get(self, path: str, *, timeout_s: float | None) -> object:
         """What a path answers: JSON, text, or None for an empty answer.
 
         Raises:
@@ -96,11 +103,13 @@ class Client:
         """
         return await self._ask("GET", path, None, timeout_s)
 
-    async def post(self, path: str, body: Json | None = None, *, timeout_s: float) -> object:
+    async def post(self, path: str, body: Json | None = None, *, timeout_s: float | None) -> object:
         """What a path answers to a JSON body. Raises as `get` does."""
         return await self._ask("POST", path, body, timeout_s)
 
-    async def _ask(self, method: str, path: str, body: Json | None, timeout_s: float) -> object:
+    async def _ask(
+        self, method: str, path: str, body: Json | None, timeout_s: float | None
+    ) -> object:
         where = f"vLLM server {self.url}: {method} {path.partition('?')[0]}"
         try:
             async with asyncio.timeout(timeout_s):
@@ -175,6 +184,16 @@ class Client:
                     raise
         raise AssertionError("unreachable")
 
+    async def check_health(self, *, timeout_s: float) -> None:
+        """Returns if the server says that it is well. Raises as `get` does."""
+        await self.get(HEALTH, timeout_s=timeout_s)
+
+    async def progress(self, *, timeout_s: float) -> float | None:
+        """Tokens that it has read and written so far; None if it does not count them."""
+        told = await self.get(METRICS, timeout_s=timeout_s)
+        found = PROGRESS.findall(told) if isinstance(told, str) else []
+        return sum(map(float, found)) if found else None
+
     async def weights(self, *, timeout_s: float) -> str:
         """What the server calls its weights."""
         answer = await self.get(WEIGHTS, timeout_s=timeout_s)
@@ -193,7 +212,7 @@ class Client:
         prompt_ids: Sequence[int],
         params: SamplingParams,
         *,
-        timeout_s: float,
+        timeout_s: float | None = None,
         request_id: str | None = None,
         priority: int = 0,
     ) -> Completion:
@@ -371,7 +390,8 @@ def _versions(spans: Sequence[Mapping[str, Any]], count: int) -> tuple[tuple[int
     for span in spans:
         if span["start"] != at or not at < span["end"] <= count:
             raise ValueError(f"weight versions {spans!r} of {count} tokens")
-        found.append((int(span["version"]), span["end"] - at))
+        name = str(span["version"])
+        found.append((int(name) if name.isdecimal() else UNNAMED, span["end"] - at))
         at = span["end"]
     if at != count:
         raise ValueError(f"weight versions {spans!r} of {count} tokens")

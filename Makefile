@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all results bench docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm results bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -69,6 +69,10 @@ test-distributed-all: $(VENV)/.installed-deepspeed  ## the slow ones as well
 $(VENV)/.installed-deepspeed: $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation deepspeed
 	@touch $@
+
+test-vllm: $(INSTALLED)  ## real vLLM servers on the CPU, from an environment of their own (.venv-vllm, 3.5 GB)
+	.ci/install-vllm
+	$(BIN)/python -m pytest -m vllm --timeout=600 -rs --must-run=vllm --durations=10 $(PYTEST_ARGS)
 
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each

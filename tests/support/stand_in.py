@@ -45,7 +45,8 @@ def main() -> None:
     """Behave as MODE says."""
     note(os.getpid())
     if MODE == "dies":
-        sys.exit("loading\nKeyError: 'first fault'\nRuntimeError: engine core failed")
+        faults = "KeyError: 'first fault'\nRuntimeError: engine core failed"
+        sys.exit(f"a WARNING of OSError: too many files\n{faults}")
     lost = Path(os.environ["PIDS"]).with_name("lost")
     if MODE == "loses its port" and not lost.exists():
         lost.touch()

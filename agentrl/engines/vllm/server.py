@@ -38,7 +38,7 @@ TAIL_LINES = 20
 PORTS = 3
 """How many free ports are tried before one that was free is taken by somebody else each time."""
 TAKEN = "Address already in use"
-FAULT = re.compile(r"\b[\w.]*(?:Error|Exception): .+")
+FAULT = re.compile(r"^(?!.*\b(?:INFO|WARNING)\b).*?(\b[\w.]*(?:Error|Exception): .+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,9 @@ def dialect(version: str, settings: ServerSettings) -> Dialect:
                 "sleep: leave both out, or name the interpreter of a CUDA build"
             )
         return Dialect(
-            (),
+            # A request with a seed whose prompt is computed in pieces ends the CPU worker
+            # ("CPU Generator does not use offset"), so prompts are computed whole.
+            ("--no-enable-chunked-prefill",),
             {
                 # Binding threads to cores puts all of them on one core of a small machine.
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -288,7 +290,7 @@ class Server:
             how = f"exited with {code}"
         # The last error is seldom the first one, which says what is the matter.
         cause = FAULT.search(self.tail(1000))
-        first = f" ({cause[0]})" if cause else ""
+        first = f" ({cause[1]})" if cause else ""
         return (
             f"the vLLM server of {self.url} {how}{first}; its log, {self.log}, ends:\n{self.tail()}"
         )

@@ -35,6 +35,7 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
     "rollout/reward": lambda value: f"reward {value:.3f}",
     "loss/entropy": lambda value: f"entropy {value:.3f}",
     "loss/kl": lambda value: f"KL {value:.2g}",
+    "rollout/staleness": lambda value: f"stale {value:.2g}",
     "time/tokens_per_s": lambda value: f"{_quantity(value)} tokens/s",
     "time/env_s": lambda value: f"env {value:.2g} s",
     "time/step_s": lambda value: f"{value:.2g} s/step",

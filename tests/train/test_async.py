@@ -154,3 +154,19 @@ def test_the_samplers_own_logprobs_can_be_what_ratios_are_taken_against(tmp_path
     again = shutil.copytree(folder, tmp_path / "copy")
     assert column(again, "mismatch/k3") == column(folder, "mismatch/k3")
     assert len(column(folder, "loss/policy")) == 6
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["lora.rank=2", "kl=k3"],
+        ["sft={demos: 4, dev_demos: 2, max_steps: 5}", "env=echo", "kl=k3"],
+        ["optim.updates_per_batch=2", "scorer=trie", "entropy={name: adaptive, target: 99}"],
+    ],
+    ids=["lora-kl", "sft-kl", "trie-entropy"],
+)
+def test_every_kind_of_run_runs_ahead(tmp_path: Path, settings: list[str]) -> None:
+    folder = train(tiny(tmp_path, *AHEAD, "rollout.mode=async", *settings))
+    gaps = [float(str(gap)) for gap in column(folder, "sync/probe_gap")]
+    assert len(gaps) == 6
+    assert max(gaps) < 1e-4

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from agentrl.core.errors import DataError
 from agentrl.core.registry import register
 from agentrl.core.tensors import Scores
 from agentrl.core.types import Row
+from agentrl.engines.attention import unwrapped
 
 
 def padded(
@@ -32,13 +33,21 @@ def padded(
 @register("scorer", "padded")
 @dataclass(frozen=True, kw_only=True)
 class Padded:
-    """Right-padded rows in one forward pass; logits only in columns that predict a sample."""
+    """Right-padded rows in one forward pass; logits only in columns that predict a sample.
+
+    The model is told which tokens are padding only if that changes a number: a causal model never
+    looks right, and a mask makes attention compute the future too.
+    """
 
     chunk: Annotated[int, Ge(1)] = 2048
     """Positions whose float32 log-softmax is held at once."""
+    _looks_left: set[type] = field(default_factory=set, init=False, repr=False, compare=False)
+    """Kinds of models that were seen to need no mask."""
 
     def check(self, module: torch.nn.Module) -> list[str]:
-        """Nothing can be wrong."""
+        """Nothing can be wrong. Finds out whether padding has to be masked."""
+        if looks_left(module):
+            self._looks_left.add(type(unwrapped(module)))
         return []
 
     def split(self, rows: Sequence[Row], budget: int) -> list[list[int]]:
@@ -69,7 +78,9 @@ class Padded:
         """
         device = next(module.parameters()).device
         ids_BT = padded([row.ids for row in rows], torch.long).to(device)
-        seen_BT = padded([[1] * len(row.ids) for row in rows], torch.long).to(device)
+        seen_BT = None
+        if type(unwrapped(module)) not in self._looks_left:
+            seen_BT = padded([[1] * len(row.ids) for row in rows], torch.long).to(device)
         mask_BT = padded([row.mask for row in rows], torch.bool).to(device)
         if mask_BT[:, 0].any():
             raise DataError("a row begins with a sampled token: its prompt must not be empty")
@@ -92,6 +103,29 @@ class Padded:
             logp_BT=empty_BT.to(logp_N).masked_scatter(mask_BT, logp_N),
             entropy_BT=empty_BT.to(logp_N).masked_scatter(mask_BT, entropy_N),
         )
+
+
+def looks_left(module: torch.nn.Module) -> bool:
+    """Whether rows that are padded on the right need no mask: by a forward pass with one and a
+    forward pass without. A router's auxiliary loss would count padding."""
+    model = unwrapped(module)
+    if not hasattr(model, "config"):
+        return False
+    if model.config.is_encoder_decoder or getattr(model.config, "output_router_logits", False):
+        return False
+    vocabulary = model.config.get_text_config().vocab_size
+    ids_BT = torch.randint(vocabulary, (2, 24), generator=torch.Generator().manual_seed(0))
+    seen_BT = torch.ones_like(ids_BT)
+    seen_BT[1, 9:] = 0
+    device = next(module.parameters()).device
+    found = []
+    with evaluating(module):
+        for mask_BT in (seen_BT.to(device), None):
+            out = module(input_ids=ids_BT.to(device), attention_mask=mask_BT, use_cache=False)
+            found.append(out.logits.float().log_softmax(-1)[seen_BT.bool()])
+    gap_NV = (found[0] - found[1]).abs()
+    is_half = out.logits.dtype in (torch.bfloat16, torch.float16)
+    return bool(gap_NV.mean() <= 5e-2 if is_half else gap_NV.max() <= 1e-4)
 
 
 def tempered(

@@ -49,6 +49,10 @@ class Trie:
     _chosen: WeakKeyDictionary[torch.nn.Module, str] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
+    _padded: Padded = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._padded = Padded(chunk=self.chunk)
 
     def check(self, module: torch.nn.Module) -> list[str]:
         """Choose the executor for a module: by its config, then by a small tree on which it must
@@ -76,6 +80,7 @@ class Trie:
             told.append(f"scorer: not by {name!r}: {reason}")
         else:
             self._chosen[unwrapped(module)] = "padded"
+            self._padded.check(module)
             if self.executor == "auto":
                 told.append("scorer: rows are padded, and shared prefixes computed for each")
         return told
@@ -119,7 +124,7 @@ class Trie:
                 logger.warning("%s", line)
         name = self._chosen[model]
         if name == "padded":
-            return Padded(chunk=self.chunk).score(module, rows, entropy_grad=entropy_grad)
+            return self._padded.score(module, rows, entropy_grad=entropy_grad)
         return self._by(EXECUTORS[name], module, rows, entropy_grad=entropy_grad)
 
     def _by(

@@ -172,6 +172,16 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     play.add_argument("env", metavar="ENV", help="the name of an environment")
     play.add_argument("--split", choices=SPLITS, default="train", help="which tasks (train)")
     play.add_argument("--task", type=int, default=0, help="which of them, from 0 (0)")
+    server = add("serve-vllm", _serve_vllm)
+    server.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="a run folder, or weights"
+    )
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    server.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
+    server.add_argument("--max-len", type=int, help="longest prompt with its reply (the model's)")
+    server.add_argument(
+        "--lora-rank", type=int, default=0, help="largest rank of pushed adapters (0: none)"
+    )
     listing = add("list", _list, takes_overrides=False)
     listing.add_argument("slot", metavar="SLOT", nargs="?", help="one slot only")
     listing.add_argument("--markdown", action="store_true", help="as Markdown tables")
@@ -244,6 +254,27 @@ def _eval(args: argparse.Namespace) -> int:
     )
     for result in results:
         _say(*result.lines())
+    return 0
+
+
+def _serve_vllm(args: argparse.Namespace) -> int:
+    """One vLLM server for engine.urls; key=value are settings of the engine, as in gpus=[0,1]."""
+    from agentrl.core.loading import load
+    from agentrl.engines.vllm.engine import Vllm
+    from agentrl.engines.vllm.serve import serve
+    from agentrl.evaluate.checkpoints import resolve_checkpoint
+
+    if not args.checkpoint.exists():
+        raise ConfigError(f"{args.checkpoint}: there is no such run folder or checkpoint")
+    serve(
+        resolve_checkpoint(args.checkpoint).absolute(),
+        load(Vllm, {}, args.overrides),
+        host=args.host,
+        port=args.port,
+        max_len=args.max_len,
+        lora_rank=args.lora_rank,
+        say=_say,
+    )
     return 0
 
 

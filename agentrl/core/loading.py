@@ -20,6 +20,7 @@ from agentrl.core.leaves import QUOTE, check, got, wants_text
 from agentrl.core.shapes import (
     Default,
     Named,
+    Secret,
     Shape,
     Slot,
     default_of,
@@ -284,8 +285,11 @@ def _resolve(raw: object) -> object:
 
 
 def _plain_section(config: object) -> dict[str, object]:
-    hints = hints_of(type(config))
-    return {name: _plain(shape_of(hint), getattr(config, name)) for name, hint in hints.items()}
+    return {
+        name: _plain(shape_of(hint), getattr(config, name))
+        for name, hint in hints_of(type(config)).items()
+        if not any(isinstance(mark, Secret) for mark in getattr(hint, "__metadata__", ()))
+    }
 
 
 def _plain(shape: Shape, value: object) -> object:

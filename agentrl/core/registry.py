@@ -106,19 +106,20 @@ def _walk(slot: str) -> None:
     if slot in _walked:
         return
     root = importlib.import_module(FOLDERS[slot])
-    for module in _modules_below(root):
+    for module in _modules_below(root, slot):
         importlib.import_module(module)
     _walked.add(slot)
 
 
-def _modules_below(root: ModuleType) -> Iterator[str]:
-    """Modules of a slot's folder; of a sub-folder only its `env.py` (the rest is support)."""
+def _modules_below(root: ModuleType, slot: str) -> Iterator[str]:
+    """Modules of a slot's folder; of a sub-folder only the one called like the slot, such as
+    `env.py` (the rest is support)."""
     for info in pkgutil.iter_modules(getattr(root, "__path__", [])):
         name = f"{root.__name__}.{info.name}"
         if not info.ispkg:
             yield name
-        elif importlib.util.find_spec(f"{name}.env") is not None:
-            yield f"{name}.env"
+        elif importlib.util.find_spec(f"{name}.{slot}") is not None:
+            yield f"{name}.{slot}"
 
 
 def _load_plugins() -> None:

@@ -42,6 +42,11 @@ class Named:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """Marks a field that is written nowhere: a run's config.yaml does not hold it."""
+
+
+@dataclass(frozen=True)
 class DefaultPart:
     """A default factory that looks the part up when a config is built: importing stays cheap."""
 

@@ -73,6 +73,19 @@ class LoadedPolicy:
         self.tokenizer.save_pretrained(folder)
 
 
+def save_base(policy: LoadedPolicy, folder: Path) -> None:
+    """Like `policy.save`, but a LoRA policy without its adapter."""
+    adapted = cast("PeftModel", policy.module)
+    base = cast("PreTrainedModel", adapted.get_base_model())
+    state = {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in base.state_dict().items()
+        if "lora_" not in name
+    }
+    base.save_pretrained(folder, state_dict=state)
+    policy.tokenizer.save_pretrained(folder)
+
+
 def _merged_state(adapted: PeftModel, base: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The base model's weights with the adapters added, under the base model's names.
 

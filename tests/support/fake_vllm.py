@@ -19,6 +19,7 @@ import os
 import sys
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -57,7 +58,10 @@ PARAMS = {
     *("prompt_logprobs", "detokenize"),
 }
 REQUEST = {
-    "token_ids": {"request_id", "token_ids", "sampling_params", "model", "priority"},
+    "token_ids": {
+        *("request_id", "token_ids", "sampling_params", "model", "priority"),
+        *("content_parts", "return_token_ids"),
+    },
     "prompt": {
         *("request_id", "prompt", "model", "priority"),
         *("return_token_ids", "return_tokens_as_token_ids", *PARAMS),
@@ -100,6 +104,8 @@ class FakeVllm:
     token_s: float = 0.0
     """How long a token takes at least."""
     port: int = 0
+    image: tuple[int, int] = (-1, 1)
+    """The placeholder of an image, and how many tokens an image takes."""
 
     asked: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of all requests for tokens."""
@@ -364,13 +370,15 @@ class FakeVllm:
         is_probe = params.get("prompt_logprobs") is not None
         fault = None if is_probe or body.get("priority") == 1 else self._due(push=False)
         await self._break(fault)
-        prompt: list[int] = body[ids_in]
+        prompt: list[int] = self._expanded(body[ids_in], body.get("content_parts", []))
         if is_probe:
             told = self._scored(prompt)
         ids, logprobs, labels, reason = await self._sampled(prompt, params)
         choice = self._choice(ids, logprobs, labels, reason, is_tokens=is_tokens)
         spoil(choice, fault, is_tokens=is_tokens)
         answer: dict[str, Any] = {"request_id": "r", "choices": [choice]}
+        if body.get("return_token_ids") and is_tokens:
+            answer["prompt_token_ids"] = prompt
         if is_probe:
             (answer if is_tokens else choice)["prompt_logprobs"] = told
         if fault == "garbage":
@@ -393,6 +401,17 @@ class FakeVllm:
             raise refused("temperature must be in [0, 2]")
         if not 0 <= params.get("seed", 0) < 2**63:
             raise refused("seed out of range")
+
+    def _expanded(self, prompt: list[int], parts: list[dict[str, str]]) -> list[int]:
+        """As vLLM's processor does with prompts of tokens: each placeholder stands for an image."""
+        mark, size = self.image
+        if not parts:
+            return prompt
+        if prompt.count(mark) != len(parts):
+            raise refused(f"Failed to apply prompt replacement for mm_items['image'][{len(parts)}]")
+        for part in parts:
+            assert b64decode(part["url"].partition("base64,")[2]).startswith(b"\x89PNG")
+        return [token for one in prompt for token in [one] * (size if one == mark else 1)]
 
     async def _break(self, fault: Fault | None) -> None:
         """Faults that come before any token."""

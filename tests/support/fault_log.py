@@ -137,13 +137,13 @@ class FaultLog:
         assert [str(e.failure).split(":")[0] for e in broken] == [boundary] * failed
         assert sum(e.reward is None for e in episodes) == failed + unscored
         collected = max(float(str(line["time/rollout_s"])) for line in metrics)
-        is_after = boundary == "reward"  # which is asked when the episode is over
+        is_whole = boundary == "reward" or not broken  # a reward is asked when all is over
         self.row(
             boundary,
             fault,
             f"whole run, {place}",
             deadline_s=deadline_s,
-            noticed_s=collected if is_after else max((e.seconds for e in broken), default=0.0),
+            noticed_s=collected if is_whole else max((e.seconds for e in broken), default=0.0),
             counted=_counted(boundary, failed, unscored),
             then=f"{steps} steps trained on {_others(len(episodes) - failed - unscored)}",
         )

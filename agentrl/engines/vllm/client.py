@@ -15,14 +15,15 @@ import asyncio
 import json
 import math
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import httpx
 
 from agentrl.core.errors import DeadlineError, EngineError
-from agentrl.core.types import Completion, Finish, SamplingParams
+from agentrl.core.types import Completion, Finish, Image, SamplingParams
 
 TOKENS = "/inference/v1/generate"
 TEXT = "/v1/completions"
@@ -69,6 +70,13 @@ class AnswerError(EngineError):
 def label(version: int) -> str:
     """How servers call the weights of a version: what a push gives as `weight_version`."""
     return str(version)
+
+
+class Pictures(NamedTuple):
+    """Images that a prompt shows, and the token that stands for them in it."""
+
+    images: Sequence[Image]
+    placeholder: int
 
 
 @dataclass
@@ -215,11 +223,14 @@ class Client:
         timeout_s: float | None = None,
         request_id: str | None = None,
         priority: int = 0,
+        pictures: Pictures | None = None,
     ) -> Completion:
         """Sample one reply; a stop id that ended it is its last token.
 
         Args:
             priority: lower ones go first, where the server schedules so.
+            pictures: what the placeholders in `prompt_ids` stand for. The server must expand them
+                into exactly these tokens, or its answer is refused.
 
         Returns:
             Tempered logprobs, and versions where the server tells them (else none).
@@ -245,8 +256,12 @@ class Client:
                 "logprobs": 0,  # that of the sampled token
             }
         )
+        if pictures is not None:
+            body |= self._shown(prompt_ids, pictures)
         answer = await self.post(TOKENS if self.has_tokens else TEXT, body, timeout_s=timeout_s)
         try:
+            if pictures is not None and answer["prompt_token_ids"] != list(prompt_ids):  # type: ignore[index]
+                raise ValueError("images that take other tokens than the prompt has for them")
             choice = _first_choice(answer)
             if choice["finish_reason"] == "abort":
                 raise ServerError(f"vLLM server {self.url} aborted a request")
@@ -303,6 +318,30 @@ class Client:
         if self.has_tokens:
             return {"sampling_params": {**settings, "detokenize": False}}
         return {**settings, "return_token_ids": True, "return_tokens_as_token_ids": True}
+
+    def _shown(self, prompt_ids: Sequence[int], pictures: Pictures) -> dict[str, object]:
+        """The prompt with one placeholder for each image, and the images. Raises `EngineError`."""
+        short = [
+            token
+            for before, token in zip([None, *prompt_ids], prompt_ids, strict=False)
+            if token != pictures.placeholder or before != token
+        ]
+        shown = short.count(pictures.placeholder)
+        if not self.has_tokens or shown != len(pictures.images):
+            raise EngineError(
+                f"a prompt with {shown} images in it came with {len(pictures.images)}"
+                if self.has_tokens
+                else f"vllm server {self.url} takes images with --enable-scale-out only"
+            )
+        parts = [
+            {
+                "type": "image_url",
+                "url": f"data:image/png;base64,{b64encode(image.png).decode()}",
+                "uuid": image.hash,
+            }
+            for image in pictures.images
+        ]
+        return {"token_ids": short, "content_parts": parts, "return_token_ids": True}
 
     def _nonsense(self, error: Exception, answer: object) -> AnswerError:
         why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"

@@ -17,6 +17,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "envs.md"
 SHOWN = {
     "babyai": ("level=GoToLocalS6N2",),
     "countdown": ("numbers=5 target_low=100 target_high=999",),
+    "game24": ("rules=restricted", "rules=full largest=9"),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
 }
 """Settings whose first dev task is shown; of other environments only the settings are."""

@@ -83,6 +83,8 @@ class Env(ABC):
     timeout_s: ClassVar[float] = 30.0
     actions: ClassVar[str] = "plain"
     """The action format that fits this env unless the config names another."""
+    takes_text: ClassVar[bool] = False
+    """Every reply has to reach `step`, as text where no action was read in it."""
 
     @abstractmethod
     def tasks(self, split: Split) -> Sequence[Task]:

@@ -67,21 +67,25 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One chat message. `ids` holds a sampled reply's own tokens, so it is never re-encoded."""
+    """One chat message. `ids` holds a sampled reply's own tokens, so it is never re-encoded; an env
+    names a reply of this episode by its turn (`reply`), and its tokens are looked up."""
 
     role: Role
     text: str
     images: tuple[Image, ...] = ()
     ids: tuple[int, ...] | None = None
+    reply: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the agent is shown. `messages` replaces `text` where an env speaks in several roles."""
+    """What the agent is shown. `messages` replaces `text` where an env speaks in several roles;
+    with `is_whole` they are the conversation from its beginning, in place of all that was heard."""
 
     text: str
     images: tuple[Image, ...] = ()
     messages: tuple[Message, ...] | None = None
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

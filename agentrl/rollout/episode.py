@@ -101,11 +101,15 @@ class Episode:
     """For a branch: its parent and where it leaves it. The env is brought there by replay."""
     gate: Gate | None = None
 
+    system: tuple[Message, ...] = ()
+    """The run's own system message, before what the env says."""
     messages: list[Message] = field(default_factory=list)
     tools: tuple[Mapping[str, Json], ...] = ()
     """What the chat template lists; empty where the system message does."""
     schemas: tuple[Mapping[str, Json], ...] = ()
     """The env's tools for this task."""
+    said: list[Message] = field(default_factory=list)
+    """The replies, by turn."""
     turns: list[Turn] = field(default_factory=list)
     pixels: dict[str, Image] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -170,7 +174,8 @@ class Episode:
             observation = as_observation(step.observation)
         system = "\n\n".join(filter(None, (self.table.actions.system, await self._list_tools())))
         if system:
-            self.messages.append(Message(role="system", text=system))
+            self.system = (Message(role="system", text=system),)
+        self.messages.extend(self.system)
         self._hear(observation)
         if self.fork is not None:
             parent, fork = self.fork
@@ -193,7 +198,8 @@ class Episode:
     def _read(self, prompt_ids: tuple[int, ...], ids: tuple[int, ...]) -> tuple[str, Action | None]:
         """Note a reply as a message. Its text, and the action that it holds."""
         text = self.table.renderer.text(ids)
-        self.messages.append(Message(role="assistant", text=text, ids=ids))
+        self.said.append(Message(role="assistant", text=text, ids=ids))
+        self.messages.append(self.said[-1])
         said: str | None = text
         if self.table.rules.thinking is not None:
             said = answer_in(self.table.rules.thinking, self.table.renderer, prompt_ids, ids)
@@ -364,8 +370,21 @@ class Episode:
         role: Role = "tool" if is_answer else "user"
         if heard is None:
             heard = (Message(role=role, text=observation.text, images=observation.images),)
-        self.messages.extend(heard)
+        if observation.is_whole:
+            self.messages = list(self.system)
+        self.messages.extend(self._recalled(message) for message in heard)
         self.pixels.update((image.hash, image) for image in images_of(heard))
+
+    def _recalled(self, message: Message) -> Message:
+        """A reply of this episode that the env named comes back with its own tokens."""
+        if message.reply is None:
+            return message
+        if not 0 <= message.reply < len(self.said):
+            raise EnvError(
+                f"env {type(self.env.template).__name__} named the reply of turn {message.reply}, "
+                f"and the episode has {len(self.said)}"
+            )
+        return self.said[message.reply]
 
     async def _state_key(self) -> str | None:
         if not self.table.rules.state_keys or "state_key" not in abilities(self.env.template):

@@ -243,6 +243,11 @@ def check_needs(config: Config) -> None:
             f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
             "sft=none with a model that knows the action format"
         )
+    if config.env.takes_text and config.rollout.on_invalid == "tell":
+        raise ConfigError(
+            f"rollout.on_invalid: env {type(config.env).__name__} answers every reply itself, and "
+            "under 'tell' it would not get those without an action; use pass"
+        )
     if config.eval.every and config.run.steps:
         enough_tasks(config.env, config.eval.split, config.eval.tasks)
     enough_tasks(config.env, config.eval.final_split, config.eval.final_tasks)

@@ -11,10 +11,8 @@ with TRL, a message that calls no tool is the model's last word.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -27,8 +25,8 @@ from annotated_types import Ge
 from agentrl.core.errors import ConfigError, EnvError, did_you_mean
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
-from agentrl.core.starts import digest, split_of
-from agentrl.core.types import Action, Image, Json, Message, Observation, Role, Split, Step, Task
+from agentrl.core.rows import imported, row_tasks
+from agentrl.core.types import Action, Image, Message, Observation, Role, Split, Step, Task
 from agentrl.envs.trl_environment.calls import Schema, is_call, read
 
 Tool = Callable[..., object]
@@ -68,7 +66,7 @@ class TrlEnvironment(Env):
     """Reward from which an episode counts as a success."""
 
     def __post_init__(self) -> None:
-        self._make = _imported(self.factory)
+        self._make = imported(self.factory, key="factory", what="class", example=EXAMPLE)
         self._schemas = _SENT.get(self.factory) or _schemas(self._make, self.factory)
         is_class = isinstance(self._make, type)  # attributes are seen at the first reset
         if is_class and self.reward == "get_reward" and not hasattr(self._make, self.reward):
@@ -84,8 +82,7 @@ class TrlEnvironment(Env):
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Distinct rows; equal rows are one task."""
-        tasks = {task.id: task for task in map(_task, self._rows())}
-        return [t for t in tasks.values() if split_of(t.id.removeprefix("trl/")) == split]
+        return row_tasks(self.rows, seeds=self.seeds, prefix="trl", split=split)
 
     async def reset(self, task: Task) -> Observation:
         """A row's prompt, and what the class shows of it."""
@@ -165,40 +162,8 @@ class TrlEnvironment(Env):
             raise EnvError(f"{self.factory}: expected an object with reset(), got {world!r:.100}")
         return world
 
-    def _rows(self) -> list[Mapping[str, Json]]:
-        if self.rows is None:
-            return [{"seed": number} for number in range(self.seeds)]
-        if not self.rows.is_file():
-            raise ConfigError(f"rows: no file {self.rows}")
-        rows = []
-        for number, line in enumerate(self.rows.read_text(encoding="utf-8").splitlines(), start=1):
-            if line.strip():
-                rows.append(_row(line, f"{self.rows}:{number}"))
-        return rows
-
 
 # --- the class ------------------------------------------------------------------------------------
-
-
-def _imported(path: str) -> Callable[[], object]:
-    """What `module:name` names. Raises `ConfigError`."""
-    module_name, colon, name = path.partition(":")
-    if not (module_name and colon and name):
-        raise ConfigError(f"factory: expected module:Class, such as {EXAMPLE} (got {path!r})")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"factory: cannot import {module_name!r} ({error}); put its folder on PYTHONPATH, or "
-            "install its package"
-        ) from error
-    made = getattr(module, name, None)
-    if not callable(made):
-        public = [n for n in vars(module) if not n.startswith("_")]
-        raise ConfigError(
-            f"factory: {module_name} has no class {name!r}{did_you_mean(name, public)}"
-        )
-    return cast("Callable[[], object]", made)
 
 
 def _elsewhere(
@@ -246,24 +211,6 @@ async def _value(owner: object, name: str) -> object:
 
 async def _awaited(value: object) -> object:
     return await value if inspect.isawaitable(value) else value
-
-
-# --- rows -----------------------------------------------------------------------------------------
-
-
-def _row(line: str, where: str) -> Mapping[str, Json]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"rows: {where} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"rows: {where}: expected an object, got {line:.100}")
-    return row
-
-
-def _task(row: Mapping[str, Json]) -> Task:
-    name = digest(json.dumps(row, sort_keys=True, ensure_ascii=False))
-    return Task(id=f"trl/{name}", seed=int(name[:8], 16), data={"row": row})
 
 
 # --- content --------------------------------------------------------------------------------------

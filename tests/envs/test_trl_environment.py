@@ -179,7 +179,7 @@ def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path, text: str, problem
 @pytest.mark.parametrize(
     ("factory", "problem"),
     [
-        ("Ladder", "expected module:Class"),
+        ("Ladder", "expected module:NAME"),
         ("no_such_module:Ladder", "cannot import 'no_such_module' .* PYTHONPATH"),
         ("support.foreign:Shelv", "no class 'Shelv'; did you mean 'Shelf'"),
         ("support.foreign:NoReset", r"has no reset\(\)"),

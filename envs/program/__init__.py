@@ -1,0 +1,1 @@
+"""Agents that were written for OpenAI's API, as environments: see `env.py`."""

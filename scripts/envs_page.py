@@ -18,6 +18,7 @@ SHOWN = {
     "babyai": ("level=GoToLocalS6N2",),
     "countdown": ("numbers=5 target_low=100 target_high=999",),
     "game24": ("rules=restricted", "rules=full largest=9"),
+    "sudoku": ("givens=8",),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
 }
 """Settings whose first dev task is shown; of other environments only the settings are."""

@@ -59,9 +59,12 @@ class Batch:
     # --- between steps -----------------------------------------------------------------------
 
     def arrive(self, requests: Iterable[Request], ended: frozenset[int]) -> None:
-        """Queue requests, and forget the episodes that ended before they were asked."""
+        """Forget the episodes that ended before these requests were asked, and queue them. Of those
+        who came together, who finds a row of the last turn is first, before others take its slot.
+        """
         self.idle = [row for row in self.idle if row.episode not in ended]
-        self.queue.extend(requests)
+        kept = {row.episode for row in self.idle}
+        self.queue.extend(sorted(requests, key=lambda request: request.episode not in kept))
 
     def forget(self) -> None:
         """The weights are others: nothing that was computed holds."""

@@ -16,7 +16,11 @@ from agentrl.rollout.episode import as_observation, as_step
 PAGE = Path(__file__).parent.parent / "docs" / "envs.md"
 SHOWN = {
     "babyai": ("level=GoToLocalS6N2",),
-    "countdown": ("numbers=5 target_low=100 target_high=999",),
+    "countdown": (
+        "numbers=5 target_low=100 target_high=999",
+        "format=answer",
+        "numbers=3 format=trace",
+    ),
     "game24": ("rules=restricted", "rules=full largest=9"),
     "sudoku": ("givens=8",),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
@@ -36,11 +40,11 @@ def episode(name: str, settings: str) -> list[str]:
         end = f"   (reward {step.reward:g})" if step.reward or step.terminated else ""
         shown.append(f"> {action}{end}\n{as_observation(step.observation).text}")
         if step.terminated or step.truncated:
+            shown[-1] = f"> {action}{end}"
             break
     cut = len(shown) - 1 - MOST_TURNS
     if cut > 0:
         shown[MOST_TURNS - 1 : -2] = [f"... {len(shown) - 1 - MOST_TURNS} turns ..."]
-    shown[-1] = shown[-1].split("\n")[0]
     asked = " ".join(settings.split())
     return [f"`{asked}`, the first dev task:", "", "```text", *shown, "```", ""]
 

@@ -8,15 +8,17 @@ A calculation takes two of the numbers that are left and puts its result in thei
 whole and positive: 3 - 8, 5 - 5 and 8 / 3 are refused, which costs a turn and nothing else. `calc`
 may be left out; it is there so that every number follows a space and is the same token wherever it
 stands. The game is that of "Stream of Search" (arXiv 2404.03683), played turn by turn.
+
+`format: answer` and `format: trace` are the same tasks in a single turn, the two sides of "To
+Backtrack or Not to Backtrack" (Qin et al. 2025, arXiv 2504.07052): the solution at once, or a
+search written out, with its dead ends, before the solution. See `written.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from itertools import combinations
 from random import Random
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -25,35 +27,41 @@ from annotated_types import Ge, Le, Lt
 from agentrl.core.errors import ConfigError, EnvError
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
-from agentrl.core.starts import Beginning, Starts, Tasks, digest
+from agentrl.core.starts import Tasks, digest
 from agentrl.core.types import Action, Split, Step, Task
+from agentrl.envs.countdown.game import (
+    OPERATIONS,
+    Calculation,
+    Deal,
+    Numbers,
+    after,
+    calculate,
+    calculations,
+    closeness,
+    is_natural,
+    key,
+    solve,
+    starts,
+)
+from agentrl.envs.countdown.written import (
+    ANSWER_LINE,
+    LONGEST,
+    NO_EXPRESSION,
+    Refused,
+    Search,
+    express,
+    guesses,
+    right_lines,
+    search,
+    shortest,
+    value_of,
+)
 
-OPERATIONS = "+-*/"
 CALCULATION = re.compile(r"(?:calc +)?([0-9]{1,18}) *([-+*/]) *([0-9]{1,18})")
 ANSWER = re.compile(r"answer +([0-9]{1,18})")
 GOAL = re.compile(r"have +([0-9]{1,18})")
-DEALS = 100
-"""Random lines of play of one deal, until one ends in a target that is wanted."""
-
-Numbers = tuple[int, ...]
-"""The numbers that are left, largest first."""
-
-
-class Calculation(NamedTuple):
-    """`left operation right = result`; its text is the action."""
-
-    left: int
-    operation: str
-    right: int
-    result: int
-
-    def __str__(self) -> str:
-        return f"calc {self.left} {self.operation} {self.right}"
-
-    @property
-    def is_useless(self) -> bool:
-        """It only throws a number away (x * 1, x / 1, 2x - x), so no shortest solution has it."""
-        return self.result in (self.left, self.right)
+GUESSES = 32
+"""Random lines of play that stand for all answers in a single turn."""
 
 
 class Saved(NamedTuple):
@@ -65,20 +73,10 @@ class Saved(NamedTuple):
     is_over: bool
 
 
-class Deal(NamedTuple):
-    """What decides which tasks there are."""
-
-    numbers: int
-    largest: int
-    target_low: int
-    target_high: int
-    operations: str
-
-
 @register("env", "countdown")
 @dataclass(kw_only=True)
 class Countdown(Env):
-    """Make a target from a few numbers, one calculation a turn (`calc 8 - 5`)."""
+    """Make a target from a few numbers, one calculation a turn (`calc 8 - 5`) or all in one."""
 
     runs_in: ClassVar[RunsIn] = "inline"
 
@@ -92,6 +90,12 @@ class Countdown(Env):
     """Largest target (`target_low` to 1,000,000)."""
     operations: str = OPERATIONS
     """Which of `+-*/` may be used."""
+    format: Literal["steps", "answer", "trace"] = "steps"
+    """A calculation a turn (`steps`), or one message: the solution (`answer 8 * ( 5 - 2 )`), or a
+    `trace`, a line for each calculation of a search (`8 5 2 | 5 - 2 = 3 | 8 3`), and then the
+    solution. Only the solution decides the reward; metrics say how much of a trace is right."""
+    search: Search = "dfs"
+    """The search that the expert of `format: trace` writes out: depth or breadth first."""
     ends: Literal["reached", "answer"] = "reached"
     """The episode ends as soon as the target is `reached`, or only when `answer 24` is said."""
     turns: Annotated[int, Ge(1)] | None = None
@@ -120,6 +124,11 @@ class Countdown(Env):
             raise ConfigError(
                 f"env.turns: with env.numbers={self.numbers} and env.ends={self.ends} a solution "
                 f"may take {self._longest} turns, got {self.turns}"
+            )
+        if self.format != "steps" and (self.turns is not None or self.ends != "reached"):
+            raise ConfigError(
+                f"env.turns, env.ends: they belong to env.format=steps; leave them out with "
+                f"env.format={self.format}, which is one turn and ends with its answer"
             )
         self._now = Saved(0, (), 0, True)
 
@@ -151,6 +160,8 @@ class Countdown(Env):
         """A calculation, or the answer; anything else costs a turn and is reported invalid."""
         now = self._playing()
         text = action.strip() if isinstance(action, str) else ""
+        if self.format != "steps":
+            return self._judge(text)
         said = ANSWER.fullmatch(text) if self.ends == "answer" else None
         numbers, refusal = now.numbers, ""
         if said is None:
@@ -194,16 +205,23 @@ class Countdown(Env):
         return key(self._now.target, self._now.numbers)
 
     def legal_actions(self) -> list[str]:
-        """Every calculation that would be carried out, and the answers that can be given."""
+        """Every calculation that would be carried out, and the answers that can be given; in a
+        single turn, of too many answers those of 32 random lines of play, the same each time."""
         now = self._playing()
+        if self.format != "steps":
+            rng = Random(digest(self.state_key()))
+            return guesses(now.numbers, now.target, self.operations, rng, GUESSES)
         legal = [str(c) for c in calculations(now.numbers, self.operations)]
         if self.ends == "answer":
             legal += [f"answer {n}" for n in sorted(set(now.numbers), reverse=True)]
         return legal
 
     def expert_action(self) -> str:
-        """The first step of a shortest solution; where none is left, the first legal action."""
+        """The first step of a shortest solution; where none is left, the first legal action. In a
+        single turn, all of it, or a search and what it found."""
         now = self._playing()
+        if self.format != "steps":
+            return self._demonstration()
         if now.target in now.numbers:
             return f"answer {now.target}"
         found = solve(now.numbers, now.target, self.operations)
@@ -223,6 +241,43 @@ class Countdown(Env):
         if self._now.is_over:
             raise RuntimeError("countdown: the episode is over (or never began): call reset(task)")
         return self._now
+
+    def _demonstration(self) -> str:
+        """What the expert says in a single turn; the first guess where there is no solution."""
+        now, lines = self._now, list[str]()
+        if self.format == "trace":
+            tried, way = search(now.numbers, now.target, self.operations, self.search)
+            lines = [str(each) for each in tried]
+        else:
+            way = shortest(now.numbers, now.target, self.operations)
+        return "\n".join([*lines, f"answer {express(way)}" if way else self.legal_actions()[0]])
+
+    def _judge(self, text: str) -> Step:
+        """The end of a single turn: the worth of its last line."""
+        now = self._now
+        *lines, last = [line.strip() for line in text[: LONGEST + 1].splitlines()] or [""]
+        self._now = now._replace(turn=now.turn + 1, is_over=True)
+        metrics = {"steps": float(self._now.turn)}
+        if self.format == "trace":
+            metrics["trace_lines"] = float(len(lines))
+            right = right_lines(lines, now.numbers, self.operations)
+            metrics["trace_right"] = right / len(lines) if lines else 0.0
+        try:
+            read = ANSWER_LINE.fullmatch(last)
+            if read is None or len(text) > LONGEST or (lines and self.format == "answer"):
+                raise Refused(NO_EXPRESSION)
+            value = value_of(read[1], now.numbers, self.operations)
+        except Refused as refusal:
+            info = {"metrics": metrics, "success": False, "invalid_action": True}
+            return Step(observation=str(refusal), terminated=True, info=info)
+        is_right = value == now.target
+        near = max(0.0, 1 - float(abs(value - now.target) / now.target))
+        return Step(
+            observation=f"that is {value}",
+            reward=1.0 if is_right else self.shaping * near,
+            terminated=True,
+            info={"metrics": metrics, "success": is_right},
+        )
 
     def _shown(self) -> str:
         return f"make {self._now.target} from {' '.join(map(str, self._now.numbers))}"
@@ -249,120 +304,3 @@ class Countdown(Env):
         if result is None:
             return numbers, f"{left} {operation} {right} is not whole and positive"
         return after(numbers, Calculation(left, operation, right, result)), ""
-
-
-# --- the game: exact integers; what a model says is matched, never evaluated ----------------------
-
-
-def calculate(left: int, operation: str, right: int) -> int | None:
-    """The result, or None where it is not whole and positive."""
-    match operation:
-        case "+":
-            return left + right
-        case "-":
-            return left - right if left > right else None
-        case "*":
-            return left * right
-        case _:
-            return left // right if left % right == 0 else None
-
-
-def calculations(numbers: Numbers, operations: str) -> Iterator[Calculation]:
-    """Every distinct calculation on two of the numbers (largest first), the larger on the left."""
-    for left, right in dict.fromkeys(combinations(numbers, 2)):
-        for operation in operations:
-            result = calculate(left, operation, right)
-            if result is not None:
-                yield Calculation(left, operation, right, result)
-
-
-def after(numbers: Numbers, done: Calculation) -> Numbers:
-    """The numbers that are left when the result has taken the place of its operands."""
-    left = list(numbers)
-    left.remove(done.left)
-    left.remove(done.right)
-    return tuple(sorted([*left, done.result], reverse=True))
-
-
-def solve(numbers: Numbers, target: int, operations: str) -> Calculation | None:
-    """The first calculation of a shortest solution, or None if there is no solution.
-
-    The target is not among the numbers yet. Iterative deepening over all lines of play; states
-    without a solution are remembered.
-    """
-    for depth in range(1, len(numbers)):
-        found = _first(numbers, target, operations, depth)
-        if found is not None:
-            return found
-    return None
-
-
-@lru_cache(maxsize=1 << 18)
-def _first(numbers: Numbers, target: int, operations: str, depth: int) -> Calculation | None:
-    """What to begin with to make the target by at most `depth` calculations."""
-    choices = list(calculations(numbers, operations))
-    for choice in choices:
-        if choice.result == target:
-            return choice
-    if depth == 1:
-        return None
-    for choice in choices:
-        if not choice.is_useless:
-            rest = after(numbers, choice)
-            if _first(rest, target, operations, depth - 1) is not None:
-                return choice
-    return None
-
-
-def closeness(numbers: Numbers, target: int) -> float:
-    """1 - distance / target of the nearest number, 0 where that is negative."""
-    return max(0.0, 1 - min(abs(n - target) for n in numbers) / target)
-
-
-def key(target: int, numbers: Numbers) -> str:
-    """Names a state."""
-    return f"{target}={','.join(map(str, numbers))}"
-
-
-def is_natural(*values: object) -> bool:
-    """Whether all are whole numbers above 0."""
-    return all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values)
-
-
-# --- dealing --------------------------------------------------------------------------------------
-
-
-@cache
-def starts(dealt: Deal) -> Starts:
-    """One walk per deal and process."""
-
-    def begin(seed: int) -> Beginning | None:
-        found = deal(dealt, Random(seed))
-        if found is None:
-            return None
-        numbers, target = found
-        text = f"make {target} from {' '.join(map(str, numbers))}"
-        return Beginning(
-            digest(key(target, numbers)), text, {"numbers": list(numbers), "target": target}
-        )
-
-    settings = ", ".join(f"{name}={value}" for name, value in dealt._asdict().items())
-    return Starts(begin, place="env", what=f"countdown with {settings}")
-
-
-def deal(dealt: Deal, rng: Random) -> tuple[Numbers, int] | None:
-    """Numbers, and a target that a random line of play ends in; None if none lies in the range."""
-    numbers = tuple(
-        sorted((rng.randint(1, dealt.largest) for _ in range(dealt.numbers)), reverse=True)
-    )
-    for _ in range(DEALS):
-        left = numbers
-        while len(left) > 1:
-            choices = [c for c in calculations(left, dealt.operations) if not c.is_useless]
-            if not choices:
-                break
-            left = after(left, rng.choice(choices))
-        is_wanted = dealt.target_low <= left[0] <= dealt.target_high
-        if len(left) == 1 and is_wanted and left[0] not in numbers:
-            return numbers, left[0]
-    return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from agentrl.core.config import Thinking
+from agentrl.core.deadlines import deadline
 from agentrl.core.errors import ConfigError, DeadlineError, EngineError, EnvError
 from agentrl.core.protocols import (
     ActionFormat,
@@ -78,7 +79,7 @@ class EngineAgent:
         if self.lockstep is not None:
             await self.lockstep.wait(seat.episode)
         try:
-            async with asyncio.timeout(self.timeout_s) as deadline:
+            async with deadline(self.timeout_s) as limit:
                 return await self.engine.generate(
                     prompt_ids,
                     params,
@@ -89,7 +90,7 @@ class EngineAgent:
         except EngineError:
             raise
         except Exception as error:
-            if not deadline.expired():
+            if not limit.expired():
                 raise EngineError(
                     f"{type(self.engine).__name__}: {type(error).__name__}: {error}"
                 ) from error

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Literal, SupportsFloat
 
 from agentrl.core.config import Thinking
+from agentrl.core.deadlines import deadline
 from agentrl.core.errors import DeadlineError, EngineError, EnvError
 from agentrl.core.protocols import (
     ActionFormat,
@@ -122,9 +123,9 @@ class Episode:
         began = time.perf_counter()
         failure: Failure | None = None
         try:
-            async with asyncio.timeout(self.table.rules.deadline_s) as deadline:
+            async with deadline(self.table.rules.deadline_s) as clock:
                 await self._reset()
-                stop = await self._turns(deadline)
+                stop = await self._turns(clock)
         except (EnvError, EngineError) as error:
             stop = Stop.ERROR
             failure = Failure(

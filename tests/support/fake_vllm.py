@@ -4,32 +4,27 @@ It is no mock: requests are checked as vLLM checks them, tokens are sampled from
 tempered distribution, weights arrive by the weight-transfer API from a safetensors file and change
 what is sampled, a pause holds requests in mid-reply, and every token is noted with the weights that
 made it. Fields and behaviour are those of vLLM 0.32; `speaks` turns on what 0.31 and 0.33 differ
-in. It runs in a thread of the test (`FakeVllm(...)`), or in a process of its own:
-
-    python fake_vllm.py -m vllm.entrypoints.cli.main serve FOLDER --port N ...
+in. It runs in a thread of the test (`FakeVllm(...)`), or in a process of its own (`serve_fake.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import json
-import os
 import sys
-import threading
-import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+
+from support.fake_http import Answer, Broken, FakeHttp
 
 if TYPE_CHECKING:
     from agentrl.engines.policy import LoadedPolicy
@@ -67,15 +62,6 @@ REQUEST = {
         *("return_token_ids", "return_tokens_as_token_ids", *PARAMS),
     },
 }
-GUARDED = ("/v1", "/inference")
-
-
-class Answer(Exception):  # noqa: N818 - what a request ends with, wherever it is
-    """A status and a body."""
-
-    def __init__(self, status: int, body: object = None) -> None:
-        super().__init__(status)
-        self.status, self.body = status, body
 
 
 def refused(words: str, status: int = 400) -> Answer:
@@ -87,13 +73,13 @@ def refused(words: str, status: int = 400) -> Answer:
 
 
 @dataclass(kw_only=True, eq=False)
-class FakeVllm:
+class FakeVllm(FakeHttp):
     """One server. `hit(fault)` makes the next request that it fits fail."""
 
     module: Any
     """A causal language model of its own: pushes change it."""
     folder: str = "policy"
-    api_key: str = ""
+    guarded: tuple[str, ...] = ("/v1", "/inference")
     speaks: Literal["0.31.0", "0.32.0", "0.33.0"] = "0.32.0"
     scale_out: bool = True
     """Started with --enable-scale-out."""
@@ -103,20 +89,14 @@ class FakeVllm:
     max_model_len: int = 256
     token_s: float = 0.0
     """How long a token takes at least."""
-    port: int = 0
     image: tuple[int, int] = (-1, 1)
     """The placeholder of an image, and how many tokens an image takes."""
 
     asked: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of all requests for tokens."""
-    paths: list[str] = field(default_factory=list)
-    """Of all requests."""
     weights: str = "default"
     pushes: int = 0
     _faults: list[tuple[Fault, int]] = field(default_factory=list)
-    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
-    _server: asyncio.Server | None = None
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _goes: asyncio.Event = field(default_factory=asyncio.Event)
     _is_hung: bool = False
     _is_stuck: bool = False
@@ -124,57 +104,22 @@ class FakeVllm:
     _is_broken: bool = False
     """A push failed half way."""
     _update: dict[str, torch.Tensor] | None = None
+    _base: dict[str, torch.Tensor] | None = None
+    """The weights without the adapter, once there is one."""
     _tokens: int = 0
-    _thread: threading.Thread | None = None
     is_asleep: bool = False
 
     # --- life -------------------------------------------------------------------------------------
 
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> FakeVllm:
-        ready = threading.Event()
-
-        def work() -> None:
-            asyncio.set_event_loop(self._loop)
-            self._loop.run_until_complete(self.listen())
-            ready.set()
-            self._loop.run_forever()
-
-        self._thread = threading.Thread(target=work, name="fake vllm", daemon=True)
-        self._thread.start()
-        assert ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        assert self._thread is not None
-        self._thread.join(10)
-        self._loop.close()
-
     async def listen(self) -> None:
         """Accept connections."""
         self._goes.set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await super().listen()
 
-    async def _end(self) -> None:
-        self.die()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def die(self) -> None:
-        """What the others see of SIGKILL."""
-        if self._server is not None:
-            self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+    async def before(self) -> None:
+        """One that hangs answers nothing."""
+        while self._is_hung:
+            await asyncio.sleep(0.05)
 
     def revive(self) -> None:
         """Its operator starts it again, with the weights it was first started with."""
@@ -196,65 +141,7 @@ class FakeVllm:
                 return None
         return None
 
-    # --- HTTP -------------------------------------------------------------------------------------
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
-                method, target, _ = head[0].split(" ")
-                body = await reader.readexactly(int(headers.get("content-length", 0)))
-                await self._answer(writer, method, target, headers, body)
-                if headers.get("connection") == "close":
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.close()
-
-    async def _answer(
-        self,
-        writer: asyncio.StreamWriter,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-    ) -> None:
-        address = urlsplit(target)
-        self.paths.append(address.path)
-        while self._is_hung:
-            await asyncio.sleep(0.05)
-        try:
-            told = headers.get("authorization", "").removeprefix("bearer ")
-            if address.path.startswith(GUARDED) and self.api_key and told != self.api_key.lower():
-                raise Answer(401, {"error": "Unauthorized"})
-            given = json.loads(body) if body else {}
-            answer = await self._route(method, address.path, parse_qs(address.query), given)
-            status = 200
-        except Answer as stop:
-            status, answer = stop.status, stop.body
-        is_text = isinstance(answer, str)
-        data = str(answer).encode() if is_text else b"" if answer is None else dump(answer)
-        kind = "text/plain" if is_text else "application/json"
-        if isinstance(answer, Broken):
-            data = dump(answer.body)
-        writer.write(
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {kind}\r\n"
-            f"content-length: {len(data)}\r\n\r\n".encode()
-        )
-        if isinstance(answer, Broken):
-            writer.write(data[: len(data) // 2])
-            await writer.drain()
-            await asyncio.sleep(0.02)
-            writer.transport.abort()
-            return
-        writer.write(data)
-        await writer.drain()
-
-    async def _route(
+    async def route(
         self, method: str, path: str, query: Mapping[str, list[str]], body: dict[str, Any]
     ) -> object:
         if method == "GET":
@@ -269,6 +156,8 @@ class FakeVllm:
             "/update_weights": lambda: self._receive(body["update_info"]["path"]),
             "/finish_weight_update": lambda: self._finish(body["weight_version"]),
             "/update_weight_version": lambda: self._name(body["new_version"]),
+            "/v1/load_lora_adapter": lambda: self._adapt(body["lora_path"]),
+            "/collective_rpc": lambda: self._adapt(body["args"][0]),
             "/sleep": lambda: self._sleep(True),
             "/wake_up": lambda: self._sleep(False),
         }
@@ -285,7 +174,8 @@ class FakeVllm:
             return {"weight_version": self.weights}
         if path == "/v1/models":
             card = {"id": "policy", "root": self.folder, "max_model_len": self.max_model_len}
-            return {"object": "list", "data": [card]}
+            adapters = [{"id": "adapter", "parent": "policy"}] if self._base is not None else []
+            return {"object": "list", "data": [card, *adapters]}
         if path == "/metrics":
             labels = '{engine="0",model_name="policy"}'
             return (
@@ -350,6 +240,23 @@ class FakeVllm:
         self.weights = version
         return {"success": True, "new_version": version}
 
+    async def _adapt(self, path: str) -> object:
+        """Load an adapter; from then on requests have to ask for it by name."""
+        if self._base is None:
+            self._base = {k: v.clone() for k, v in self.module.state_dict().items()}
+        told = json.loads((Path(path) / "adapter_config.json").read_text())
+        pairs = load_file(Path(path) / "adapter_model.safetensors")
+        whole = dict(self._base)
+        for name, low in pairs.items():
+            if ".lora_A." in name:
+                high = pairs[name.replace("lora_A", "lora_B")]
+                layer = name.partition(".lora_A.")[0].removeprefix("base_model.model.")
+                delta = high @ low * (told["lora_alpha"] / told["r"])
+                whole[f"{layer}.weight"] = self._base[f"{layer}.weight"] + delta
+        self._load(whole)
+        self.pushes += 1
+        return "Success"
+
     def _load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         unknown = self.module.load_state_dict(tensors, strict=False).unexpected_keys
         if unknown:
@@ -392,6 +299,9 @@ class FakeVllm:
             raise refused(f"sampling parameters: {sorted(unknown)}")
         if body.get("priority", 0) != 0 and not self.schedules:
             raise refused("Got priority 1 but priority scheduling is not enabled.")
+        wanted = "adapter" if self._base is not None else None
+        if body.get("model") != wanted:
+            raise refused(f"asked for {body.get('model')}, and {wanted} was pushed last", 404)
         prompt, size = body[ids_in], int(self.module.config.vocab_size)
         if not prompt or not all(type(i) is int and 0 <= i < size for i in prompt):
             raise refused(f"token ids out of vocabulary: {prompt}")
@@ -505,18 +415,6 @@ def fake(policy: LoadedPolicy, **changes: Any) -> FakeVllm:
     return FakeVllm(module=copy.deepcopy(policy.module).eval(), **changes)
 
 
-class Broken:
-    """An answer of which half is sent."""
-
-    def __init__(self, body: object) -> None:
-        self.body = body
-
-
-def dump(body: object) -> bytes:
-    """JSON as vLLM writes it: NaN is refused."""
-    return json.dumps(body, allow_nan=False).encode()
-
-
 def spans(labels: list[str]) -> list[dict[str, Any]]:
     """Runs of equal labels."""
     found: list[dict[str, Any]] = []
@@ -550,42 +448,12 @@ def spoil(choice: dict[str, Any], fault: Fault | None, *, is_tokens: bool) -> No
         choice["finish_reason"] = "abort"
 
 
-def main() -> None:
-    """Serve as a process of its own, told by the command line that vLLM gets and by FAKE_VLLM,
-    a mapping as JSON: `sleep_s` before it listens, `faults`, and the file `claim` that only the
-    first process to make it lets the faults happen."""
-    from transformers import AutoModelForCausalLM
-
-    told = json.loads(os.environ.get("FAKE_VLLM", "{}"))
-    folder, port = (sys.argv[sys.argv.index(word) + 1] for word in ("serve", "--port"))
-    server = FakeVllm(
-        module=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
-        folder=folder,
-        port=int(port),
-        api_key=os.environ.get("VLLM_API_KEY", ""),
-        schedules="--scheduling-policy" in sys.argv,
-        scale_out="--enable-scale-out" in sys.argv,
-    )
-    with contextlib.suppress(FileExistsError):
-        if "claim" in told:
-            os.close(os.open(told["claim"], os.O_CREAT | os.O_EXCL))
-        time.sleep(told.get("sleep_s", 0.0))
-        for fault in told.get("faults", ()):
-            server.hit(fault)
-    with server:
-        threading.Event().wait()
-
-
 def interpreter(folder: Path) -> Path:
-    """What `engine.python` names so that this file is served in vLLM's place."""
+    """What `engine.python` names so that fakes are served in vLLM's place (`serve_fake.py`)."""
     path = folder / "python"
     path.write_text(
         '#!/bin/sh\nif [ "$2" = -c ]; then echo 0.32.0+cpu; exit; fi\n'
-        f'exec {sys.executable} {Path(__file__).absolute()} "$@"\n'
+        f'exec {sys.executable} {Path(__file__).absolute().with_name("serve_fake.py")} "$@"\n'
     )
     path.chmod(0o755)
     return path
-
-
-if __name__ == "__main__":
-    main()

@@ -62,10 +62,11 @@ async def collected(
     group_size: int = 4,
     step: int = 0,
     timeout_s: float = TIMEOUT_S,
+    deadline_s: float = 30.0,
 ) -> list[Group]:
     """Groups of two-turn episodes."""
     renderer = Plain(policy.tokenizer)
-    rules = Rules(max_turns=4, max_tokens=4, max_context=200, deadline_s=30.0)
+    rules = Rules(max_turns=4, max_tokens=4, max_context=200, deadline_s=deadline_s)
     table = Table(renderer=renderer, context=Full(), actions=PlainAction(system=""), rules=rules)
     by = worker(ChatterEnv(), at=table)
     agent = EngineAgent(engine=engine, renderer=renderer, temperature=1.0, timeout_s=timeout_s)

@@ -22,15 +22,20 @@ from typing import Any, TypeAlias
 
 import torch
 
+from agentrl.core.deadlines import standstill
 from agentrl.core.errors import DeadlineError, EngineError
 from agentrl.core.types import Completion, SamplingParams
 from agentrl.engines.vllm.client import Client, Pictures, ServerError
 from agentrl.engines.vllm.held import GoneError, Held
 from agentrl.engines.vllm.replica import LostError, Replica, State
+from agentrl.engines.vllm.server import Server
 from agentrl.engines.vllm.weights import PushError
 
 Push: TypeAlias = Callable[[Sequence[Client], Mapping[str, torch.Tensor], int], Awaitable[None]]
 logger = logging.getLogger(__name__)
+
+ENDING_S = 3.0
+"""How long a server whose engine died takes to end."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -109,7 +114,8 @@ class Pool:
                 return chosen
             if all(replica.state is State.GONE for replica in self.replicas):
                 raise EngineError(f"no vLLM server is left: {self._whys()}")
-            await self._news.wait()
+            with standstill():
+                await self._news.wait()
 
     def _choose(self, episode: int, group: int, avoided: Replica | None) -> Replica | None:
         ready = self.ready
@@ -320,7 +326,7 @@ class Pool:
                 replica.has(held.version)
                 self._tell()
         except (EngineError, DeadlineError) as error:
-            return str(error)
+            return f"{error}{await _last_words(replica.server)}"
         return None
 
     def _whys(self) -> str:
@@ -366,3 +372,14 @@ class Pool:
             if replica.server is not None:
                 await replica.server.stop()
         self._tell()
+
+
+async def _last_words(server: Server | None) -> str:
+    """How a server that failed as soon as it was asked ended, if it does."""
+    if server is None or not server.port:
+        return ""
+    for _ in range(int(ENDING_S / 0.1)):
+        if not server.is_alive:
+            return f"; {server.obituary()}"
+        await asyncio.sleep(0.1)
+    return ""

@@ -155,11 +155,12 @@ def test_early_episodes_go_first() -> None:
         assert server.asked[-1]["priority"] == 17
 
 
-@pytest.mark.parametrize("method", ["merged"])
-def test_a_lora_policy_is_pushed_whole(method: str) -> None:
+@pytest.mark.parametrize("way", ["auto", "lora", "merged"])
+def test_a_lora_policy_reaches_a_server_by_its_adapter_or_merged(way: str) -> None:
     policy = tiny_policy()
     policy.module = add_lora(policy.module, Lora(rank=2), 0)
-    with servers(tiny_policy(seed=9)) as [server]:
+    started = tiny_policy(seed=9 if way == "merged" else 0)
+    with servers(started) as [server]:
 
         async def verb(engine: Vllm) -> float:
             with torch.no_grad():
@@ -169,7 +170,8 @@ def test_a_lora_policy_is_pushed_whole(method: str) -> None:
             given = policy.module.state_dict()
             return await push(engine, policy.module, 1, IDS, tensors=given)
 
-        assert play(engine_of([server], push=method), policy, verb) < 1e-4
+        assert play(engine_of([server], push=way), policy, verb) < 1e-4
+        assert server.asked[-1].get("model") == (None if way == "merged" else "adapter")
 
 
 def test_images_are_sent_as_pixels_and_must_take_the_tokens_that_the_prompt_has_for_them() -> None:

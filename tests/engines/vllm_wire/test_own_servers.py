@@ -34,7 +34,7 @@ def serving(folder: Path) -> list[int]:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
         except OSError:  # it is gone by now
             continue
-        is_served = any(word.endswith(b"fake_vllm.py") for word in words)
+        is_served = any(word.endswith(b"serve_fake.py") for word in words)
         if is_served and f"FAKE_HOME={folder}".encode() in (entry / "environ").read_bytes():
             found.append(int(entry.name))
     return found
@@ -48,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_is_started_again_with_the_weights_of_now(
+def test_a_server_that_is_killed_is_started_again_and_no_deadline_counts_that(
     home: Path, fault_log: FaultLog
 ) -> None:
     policy = trained_policy(steps=4)
@@ -58,7 +58,7 @@ def test_a_server_that_is_killed_is_started_again_with_the_weights_of_now(
     async def verb(engine: Vllm) -> list[Group]:
         await weights.push(engine)
         [pid] = serving(home)
-        playing = asyncio.create_task(collected(engine, policy, timeout_s=30.0))
+        playing = asyncio.create_task(collected(engine, policy, timeout_s=1.5, deadline_s=2.0))
         await asyncio.sleep(0.02)
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()

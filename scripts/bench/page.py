@@ -45,7 +45,8 @@ SCORING = """\
 ## Scoring: `scorer=trie` against padded rows
 
 Forward and backward pass over the rows of a group. The speed-up is over `scorer=padded`, which has
-no padding mask where the model needs none; beside it, over padded rows with one.
+no padding mask where the model needs none; beside it, over padded rows with one. All of it is the
+executor `segment` on a CPU; `flex` is for GPUs and was not run on one, `varlen` does not exist.
 """
 STEPS = """\
 ## Whole training steps against TRL 1.16's `GRPOTrainer`

@@ -16,13 +16,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from agentrl.core.errors import ConfigError
 from agentrl.train.trie.forest import Forest, bare
+
+if TYPE_CHECKING:
+    from agentrl.train.trie.flex import Ancestors
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ def install() -> None:
         attention_mask: torch.Tensor | None,
         *,
         tree: Forest | None = None,
+        ancestors: Ancestors | None = None,
         **settings: object,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if tree is None:
@@ -59,6 +63,8 @@ def install() -> None:
             )
         scale = cast("float | None", settings.get("scaling")) or query.shape[-1] ** -0.5
         window = cast("int | None", settings.get("sliding_window"))
+        if ancestors is not None:
+            return ancestors.attend(query, key, value, scale, window).transpose(1, 2), None
         return attend(query, key, value, tree, scale, window).transpose(1, 2), None
 
     AttentionInterface.register("sdpa", sdpa)
@@ -184,19 +190,7 @@ def can_merge(dtype: torch.dtype) -> bool:
     no public function. Tried on a small tree."""
     if not hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         return False
-    tree = Forest.of([bare((1, 2, 3, 4)), bare((1, 2, 3, 5, 6)), bare((1, 7)), bare((8,))])
-    rng = torch.Generator().manual_seed(0)
-    q, k, v, grad = (
-        torch.randn(1, heads, tree.unique, 8, generator=rng).to(dtype).requires_grad_()
-        for heads in (4, 2, 2, 4)
-    )
-    pairs = []
-    with torch.enable_grad():
-        for how in (gathered, Merged.apply):
-            out = how(q, k, v, tree, 0.3)
-            pairs.append((out, *torch.autograd.grad(out, (q, k, v), grad)))
-    limit = 100 * torch.finfo(dtype).eps
-    gap = max(float((a - b).detach().abs().max()) for a, b in zip(*pairs, strict=True))
+    gap, limit = apart(Merged.apply, dtype, torch.device("cpu"))
     if not gap < limit:
         logger.warning(
             "torch %s computes attention by parts with an error of %.1g: the token trie gathers "
@@ -205,3 +199,23 @@ def can_merge(dtype: torch.dtype) -> bool:
             gap,
         )
     return gap < limit
+
+
+def apart(
+    how: Callable[..., torch.Tensor], dtype: torch.dtype, device: torch.device, *, width: int = 8
+) -> tuple[float, float]:
+    """The largest difference between a way to attend in trees and gathered paths, gradients
+    included, on a small tree; and what it may be."""
+    tree = Forest.of([bare((1, 2, 3, 4)), bare((1, 2, 3, 5, 6)), bare((1, 7)), bare((8,))])
+    rng = torch.Generator().manual_seed(0)
+    q, k, v, grad = (
+        torch.randn(1, heads, tree.unique, width, generator=rng).to(device, dtype).requires_grad_()
+        for heads in (4, 2, 2, 4)
+    )
+    pairs = []
+    with torch.enable_grad():
+        for attended in (gathered, how):
+            out = attended(q, k, v, tree, 0.3)
+            pairs.append((out, *torch.autograd.grad(out, (q, k, v), grad)))
+    gap = max(float((a - b).detach().abs().max()) for a, b in zip(*pairs, strict=True))
+    return gap, min(100 * torch.finfo(dtype).eps, 0.1)

@@ -25,14 +25,16 @@ from agentrl.engines.attention import unwrapped
 from agentrl.train.score import Padded, evaluating, padded
 from agentrl.train.trie.dfs import Dfs
 from agentrl.train.trie.executors import Executor
+from agentrl.train.trie.flex import Flex
 from agentrl.train.trie.forest import Forest, Wanted, bare, split
 from agentrl.train.trie.segment import Segment
 from agentrl.train.trie.sharing import KEY
 
 logger = logging.getLogger(__name__)
 
-EXECUTORS: dict[str, Executor] = {"segment": Segment(), "dfs": Dfs()}
-"""In the order in which `auto` tries them."""
+EXECUTORS: dict[str, Executor] = {"segment": Segment(), "flex": Flex(), "dfs": Dfs()}
+AUTO = ("segment", "dfs")
+"""What `auto` tries, in this order."""
 
 
 @register("scorer", "trie")
@@ -40,10 +42,11 @@ EXECUTORS: dict[str, Executor] = {"segment": Segment(), "dfs": Dfs()}
 class Trie:
     """Rows as one token tree: what rows begin with in common is computed once."""
 
-    executor: Literal["auto", "segment", "dfs", "padded"] = "auto"
-    """How the tree is computed: `segment` in one forward pass, `dfs` depth-first in little memory
-    and more time (each node two or three times), `padded` not at all. `auto` takes the first that
-    computes the model exactly."""
+    executor: Literal["auto", "segment", "flex", "dfs", "padded"] = "auto"
+    """How the tree is computed: `segment` in one forward pass; `flex` too, by torch's
+    flex_attention, which needs a GPU and was not run on one yet; `dfs` depth-first in little memory
+    and more time (each node two or three times); `padded` not at all. `auto` takes the first of
+    `segment` and `dfs` that computes the model exactly."""
     chunk: Annotated[int, Ge(1)] = 2048
     """Positions whose float32 log-softmax is held at once."""
     _chosen: WeakKeyDictionary[torch.nn.Module, str] = field(
@@ -65,9 +68,9 @@ class Trie:
             ConfigError: the executor that was asked for cannot score this module exactly.
         """
         told = []
-        for name, executor in EXECUTORS.items():
-            if self.executor not in ("auto", name):
-                continue
+        named = () if self.executor == "padded" else (self.executor,)
+        for name in AUTO if self.executor == "auto" else named:
+            executor = EXECUTORS[name]
             reason = executor.refusal(module) or self._differs(executor, module)
             if not reason:
                 self._chosen[unwrapped(module)] = name

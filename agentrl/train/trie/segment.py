@@ -43,9 +43,13 @@ class Segment:
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
             use_cache=False,
             logits_to_keep=torch.from_numpy(wanted.parents_R).to(device),
-            tree=forest,
+            **self.how(forest, device),
         ).logits[0]
         return distributions(logits_RV, wanted, slice(None), chunk, entropy_grad)
+
+    def how(self, forest: Forest, device: torch.device) -> dict[str, object]:
+        """What attention is told."""
+        return {"tree": forest}
 
 
 def distributions(

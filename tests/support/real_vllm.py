@@ -38,7 +38,10 @@ GROUPS = {
 
 
 def interpreter() -> Path | None:
-    """That of the environment that `.ci/install-vllm` makes, if it is there."""
+    """The one that AGENTRL_VLLM_PYTHON names, or that of the environment that `.ci/install-vllm`
+    made, if it is there."""
+    if named := os.environ.get("AGENTRL_VLLM_PYTHON"):
+        return Path(named)
     venv = ROOT / os.environ.get("AGENTRL_VLLM_VENV", ".venv-vllm")
     return venv / "bin/python" if (venv / ".installed").is_file() else None
 

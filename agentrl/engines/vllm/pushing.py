@@ -29,6 +29,9 @@ class Pusher:
     """An address of this machine that servers reach; for NCCL."""
     push_s: float
     _link: NcclLink | None = field(default=None, init=False, repr=False)
+    _memory: weights.SharedMemory = field(
+        default_factory=weights.SharedMemory, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.way == "nccl" and importlib.util.find_spec("vllm") is None:
@@ -55,7 +58,7 @@ class Pusher:
         if self.way == "nccl":
             await self._broadcast(clients, whole, version)
         else:
-            await weights.push(clients, whole, version, timeout_s=self.push_s)
+            await weights.push(clients, whole, version, memory=self._memory, timeout_s=self.push_s)
 
     async def _broadcast(
         self, clients: Sequence[Client], tensors: Mapping[str, torch.Tensor], version: int

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import weakref
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
+from safetensors.torch import save_file
 
 from agentrl.core.errors import DeadlineError, EngineError
 from agentrl.engines.vllm.client import Client, label
@@ -31,6 +34,7 @@ ADAPTER = "adapter"
 PUSH_S = 600.0
 """How long a push may take in all."""
 SHARED = Path("/dev/shm")
+FILE = "adapter_model.safetensors"
 
 DTYPES = {
     torch.float64: "F64",
@@ -86,9 +90,9 @@ async def push(
     tensors: Tensors,
     version: int,
     *,
+    memory: SharedMemory | None = None,
     keep_kv: bool = False,
     dtype: torch.dtype | None = None,
-    folder: Path | None = None,
     timeout_s: float = PUSH_S,
 ) -> None:
     """Give every server all weights, through memory that they share with this process.
@@ -97,28 +101,40 @@ async def push(
 
     Args:
         tensors: under their names in the checkpoint; of tied ones the first name counts.
+        memory: kept from push to push, which makes the next one quicker; None takes some for this
+            one alone.
         keep_kv: go on with keys and values that the old weights made.
         dtype: what floating-point weights are sent as; None sends them as they are.
-        folder: where the file lies, for servers that cannot see this process (another user,
-            another container); None needs no room anywhere.
 
     Raises:
         PushError: some servers did not take it; it says what they hold now.
         EngineError: nothing was sent.
     """
-    async with shared(untied(tensors), dtype, folder) as path:
+    used = memory if memory is not None and not memory.is_busy else SharedMemory()
+    used.is_busy = True
+    is_over = False
+    try:
+        path = await used.write(untied(tensors), dtype)
+        await exchange(
+            clients, partial(_load, path, version), version, keep_kv=keep_kv, timeout_s=timeout_s
+        )
+        is_over = True
+    finally:
+        used.is_busy = False
+        if used is not memory or not is_over:  # a server that is late may read on
+            used.close()
 
-        async def load(client: Client, left: Callable[[], float]) -> None:
-            if ADAPTER in await _served(client, left()):  # the worker forgets it now
-                body: dict[str, object] = {"lora_name": ADAPTER}
-                await client.post("/v1/unload_lora_adapter", body, timeout_s=left())
-            await client.post("/start_weight_update", {}, timeout_s=left())
-            update = {"update_info": {"path": str(path)}}
-            await client.post("/update_weights", update, timeout_s=left())
-            finish = {"weight_version": label(version)}
-            await client.post("/finish_weight_update", finish, timeout_s=left())
 
-        await exchange(clients, load, version, keep_kv=keep_kv, timeout_s=timeout_s)
+async def _load(path: Path, version: int, client: Client, left: Callable[[], float]) -> None:
+    """A paused server reads the file."""
+    if ADAPTER in await _served(client, left()):  # the worker forgets it now
+        body: dict[str, object] = {"lora_name": ADAPTER}
+        await client.post("/v1/unload_lora_adapter", body, timeout_s=left())
+    await client.post("/start_weight_update", {}, timeout_s=left())
+    update = {"update_info": {"path": str(path)}}
+    await client.post("/update_weights", update, timeout_s=left())
+    finish = {"weight_version": label(version)}
+    await client.post("/finish_weight_update", finish, timeout_s=left())
 
 
 async def push_adapter(
@@ -145,7 +161,7 @@ async def push_adapter(
     adapter = adapter_only(tensors)
     where = folder or (SHARED if SHARED.is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="agentrl-adapter-", dir=where) as made:
-        await write_adapter(Path(made), adapter, alpha)
+        write_adapter(Path(made), adapter, alpha)
 
         async def swap(client: Client, left: Callable[[], float]) -> None:
             if ADAPTER in await _served(client, left()):
@@ -281,59 +297,114 @@ def merged(tensors: Tensors, *, alpha: float) -> dict[str, torch.Tensor]:
 # --- where they lie -------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def shared(
-    tensors: Tensors, dtype: torch.dtype | None = None, folder: Path | None = None
-) -> AsyncIterator[Path]:
-    """A safetensors file in memory, which a server on this machine opens by the path it yields.
+class SharedMemory:
+    """A safetensors file in memory, which servers on this machine open by its path.
 
-    Without `folder` the file has no name and is gone with this process, whatever ends it.
-
-    Raises:
-        EngineError: there is no room.
+    Memory that was used before is quicker to write. Without `folder` the file has no name and needs
+    no room anywhere: it is gone with this process, whatever ends it.
     """
-    if folder is None:
-        with os.fdopen(os.memfd_create("agentrl-weights"), "wb") as file:
-            await write_tensors(file, tensors, dtype)
-            yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
-        return
-    need = sum(tensor.nbytes for tensor in tensors.values())
-    if need > (free := shutil.disk_usage(folder).free):
-        raise EngineError(
-            f"{folder} has room for {free / 2**20:.0f} MiB, and the weights take up to "
-            f"{need / 2**20:.0f} MiB; name another folder, or none (needs no room there)"
-        )
-    with tempfile.TemporaryDirectory(prefix="agentrl-weights-", dir=folder) as made:
-        path = Path(made, "weights.safetensors")
-        with path.open("wb") as file:
-            await write_tensors(file, tensors, dtype)
-        yield path
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        """Where the file lies, for servers that cannot see this process: of another user, or in
+        another container."""
+        self.is_busy = False
+        """A push goes on that uses it."""
+        self._head = b""
+        self._data: mmap.mmap | None = None
+        self._path = Path()
+        self._drop: Callable[[], object] = _nothing
+
+    async def write(self, tensors: Tensors, dtype: torch.dtype | None = None) -> Path:
+        """Put tensors there, in the place of those before.
+
+        Raises:
+            EngineError: there is no room.
+        """
+        kinds = {name: _kind(tensor, dtype) for name, tensor in tensors.items()}
+        # The widest come first, so that all lie where a tensor may begin.
+        names = sorted(tensors, key=lambda name: -kinds[name].itemsize)
+        head, places = _layout({name: tensors[name] for name in names}, kinds)
+        if head != self._head or self._data is None:
+            self.close()
+            self._open(head, places[names[-1]][1])
+        data = self._data
+        assert data is not None
+        for name in names:
+            begin, end = places[name]
+            if begin < end:
+                kind = kinds[name]
+                there = torch.frombuffer(
+                    data, dtype=kind, count=tensors[name].numel(), offset=len(head) + begin
+                )
+                there.view(tensors[name].shape).copy_(tensors[name].detach())
+                await asyncio.sleep(0)  # episodes go on meanwhile
+        return self._path
+
+    def _open(self, head: bytes, size: int) -> None:
+        """Take memory for so many bytes behind the header."""
+        if self.folder is None:
+            number = os.memfd_create("agentrl-weights")
+            self._path = Path(f"/proc/{os.getpid()}/fd/{number}")
+            self._drop = weakref.finalize(self, os.close, number)
+        else:
+            if (need := len(head) + size) > (free := shutil.disk_usage(self.folder).free):
+                raise EngineError(
+                    f"{self.folder} has room for {free / 2**20:.0f} MiB, and the weights take "
+                    f"{need / 2**20:.0f} MiB; name another folder, or none (needs no room there)"
+                )
+            made, name = tempfile.mkstemp(prefix="agentrl-weights-", dir=self.folder)
+            number, self._path = made, Path(name)
+            os.fchmod(number, 0o644)  # the server may be another user's
+            self._drop = weakref.finalize(self, _remove, number, self._path)
+        os.truncate(number, len(head) + size)
+        self._head, self._data = head, mmap.mmap(number, len(head) + size)
+        self._data[: len(head)] = head
+
+    def close(self) -> None:
+        """Give the memory back; may be called twice, and a later `write` takes new."""
+        self._head, self._data = b"", None
+        self._drop()
+        self._drop = _nothing
 
 
-async def write_tensors(file: BinaryIO, tensors: Tensors, dtype: torch.dtype | None = None) -> None:
-    """The safetensors format: length of the header, header (JSON), data, one tensor at a time, so
-    that weights on a GPU need no second copy in memory."""
-    header, end = {}, 0
+def _nothing() -> None:
+    """There is nothing to give back."""
+
+
+def _remove(number: int, path: Path) -> None:
+    os.close(number)
+    path.unlink(missing_ok=True)
+
+
+def _kind(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """As what a tensor is sent."""
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def _layout(
+    tensors: Tensors, kinds: Mapping[str, torch.dtype]
+) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """The head of a safetensors file (its length and a JSON object), and where each tensor begins
+    and ends behind it."""
+    places, end = {}, 0
     for name, tensor in tensors.items():
-        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        begin, end = end, end + tensor.numel() * kind.itemsize
-        header[name] = {
-            "dtype": DTYPES[kind],
+        begin, end = end, end + tensor.numel() * kinds[name].itemsize
+        places[name] = (begin, end)
+    told = {
+        name: {
+            "dtype": DTYPES[kinds[name]],
             "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
+            "data_offsets": places[name],
         }
-    text = json.dumps(header).encode()
+        for name, tensor in tensors.items()
+    }
+    text = json.dumps(told).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors.values():
-        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        flat = tensor.detach().to("cpu", kind).contiguous().reshape(-1)
-        file.write(flat.view(torch.uint8).numpy().data)
-        await asyncio.sleep(0)  # episodes go on meanwhile
-    file.flush()
+    return len(text).to_bytes(8, "little") + text, places
 
 
-async def write_adapter(folder: Path, adapter: Tensors, alpha: float) -> None:
+def write_adapter(folder: Path, adapter: Tensors, alpha: float) -> None:
     """A PEFT adapter's files."""
     places = {name.partition(".lora_")[0].rpartition(".")[2] for name in adapter}
     rank = next(tensor.shape[0] for name, tensor in adapter.items() if ".lora_A." in name)
@@ -346,5 +417,4 @@ async def write_adapter(folder: Path, adapter: Tensors, alpha: float) -> None:
         "bias": "none",
     }
     (folder / "adapter_config.json").write_text(json.dumps(settings))
-    with (folder / "adapter_model.safetensors").open("wb") as file:
-        await write_tensors(file, adapter)
+    save_file({name: t.contiguous() for name, t in adapter.items()}, folder / FILE)

@@ -20,11 +20,11 @@ from agentrl.engines.vllm.client import Client
 from agentrl.engines.vllm.weights import (
     Holds,
     PushError,
+    SharedMemory,
     adapter_only,
     merged,
     push,
     push_adapter,
-    shared,
     untied,
     write_adapter,
 )
@@ -54,11 +54,10 @@ def written(
 ) -> dict[str, torch.Tensor]:
     """What another reader finds in shared memory."""
 
-    async def run() -> dict[str, torch.Tensor]:
-        async with shared(tensors, dtype) as path:
-            return dict(load_file(path))
-
-    return asyncio.run(run())
+    memory = SharedMemory()
+    found = load_file(asyncio.run(memory.write(tensors, dtype)))
+    memory.close()
+    return found
 
 
 # --- what is pushed -------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ def test_merged_weights_are_those_of_peft(tmp_path: Path) -> None:
         if "lora_" in name:
             torch.nn.init.normal_(weight)
     found = merged(adapted.state_dict(), alpha=12)
-    asyncio.run(write_adapter(tmp_path, adapter_only(adapted.state_dict()), 12))
+    write_adapter(tmp_path, adapter_only(adapted.state_dict()), 12)
     assert {path.name for path in tmp_path.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -131,30 +130,56 @@ def test_an_adapter_that_is_not_there_is_an_error() -> None:
 # --- where it lies --------------------------------------------------------------------------------
 
 
-def test_shared_memory_is_gone_when_the_push_ends_however_it_ends(tmp_path: Path) -> None:
-    paths = []
-
-    async def run(folder: Path | None) -> None:
-        async with shared({"a": torch.ones(3)}, folder=folder) as path:
-            paths.append(path)
+def test_shared_memory_is_gone_when_it_is_closed_or_forgotten(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        for is_closed in (True, False):
+            memory = SharedMemory(folder)
+            path = asyncio.run(memory.write({"a": torch.ones(3)}))
             with safe_open(path, framework="pt") as file:
                 assert torch.equal(file.get_tensor("a"), torch.ones(3))
-            raise KeyError("in the midst")
-
-    for folder in (None, tmp_path):
-        with pytest.raises(KeyError):
-            asyncio.run(run(folder))
-    assert not any(path.exists() for path in paths)
+            if is_closed:
+                memory.close()
+                memory.close()
+            del memory
+            assert not path.exists()
     assert not list(tmp_path.iterdir())
 
 
+def test_memory_is_used_again_as_long_as_the_tensors_are_alike() -> None:
+    memory = SharedMemory()
+    first = asyncio.run(memory.write({"a": torch.ones(3), "b": torch.zeros(2)}))
+    again = asyncio.run(memory.write({"a": torch.zeros(3), "b": torch.ones(2)}))
+    assert again == first
+    assert torch.equal(load_file(again)["b"], torch.ones(2))
+    larger = asyncio.run(memory.write({"a": torch.zeros(4)}))
+    assert load_file(larger).keys() == {"a"}
+    memory.close()
+
+
+def test_memory_in_use_or_of_a_failed_push_is_not_written_to() -> None:
+    policy = tiny_policy()
+    state = policy.module.state_dict()
+    memory = SharedMemory()
+    taken = asyncio.run(memory.write({"a": torch.ones(3)}))
+    memory.is_busy = True
+    with fake(policy) as server:
+        with_clients((server,), lambda clients: push(clients, state, 1, memory=memory))
+        assert server.weights == "1"
+        assert load_file(taken).keys() == {"a"}
+        memory.is_busy = False
+        server.hit("push fails")
+        with pytest.raises(PushError):
+            with_clients((server,), lambda clients: push(clients, state, 2, memory=memory))
+    assert not taken.exists()
+
+
 def test_a_folder_without_room_is_told_before_anything_is_sent(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2**20}))
     huge = {"a": torch.empty(2**20)}  # 4 MiB
-    with pytest.raises(EngineError, match="room for 1 MiB, and the weights take up to 4 MiB"):
-        asyncio.run(push([], huge, 1, folder=Path("/dev/shm")))
+    with pytest.raises(EngineError, match="room for 1 MiB, and the weights take 4 MiB"):
+        asyncio.run(push([], huge, 1, memory=SharedMemory(tmp_path)))
 
 
 # --- what a failed push leaves --------------------------------------------------------------------

@@ -172,16 +172,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     play.add_argument("env", metavar="ENV", help="the name of an environment")
     play.add_argument("--split", choices=SPLITS, default="train", help="which tasks (train)")
     play.add_argument("--task", type=int, default=0, help="which of them, from 0 (0)")
-    server = add("serve-vllm", _serve_vllm)
-    server.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=Path, help="a run folder, or weights"
-    )
-    server.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    server.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
-    server.add_argument("--max-len", type=int, help="longest prompt with its reply (the model's)")
-    server.add_argument(
-        "--lora-rank", type=int, default=0, help="largest rank of pushed adapters (0: none)"
-    )
+    _add_servers(add)
     listing = add("list", _list, takes_overrides=False)
     listing.add_argument("slot", metavar="SLOT", nargs="?", help="one slot only")
     listing.add_argument("--markdown", action="store_true", help="as Markdown tables")
@@ -193,6 +184,30 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     new = add("new-env", _new_env, takes_overrides=False)
     new.add_argument("name", metavar="NAME", help="what configs will call it, such as maze")
     return parser, dict(below.choices)
+
+
+def _add_servers(add: Callable[..., _Parser]) -> None:
+    """The commands that listen."""
+    server = add("serve-vllm", _serve_vllm)
+    server.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="a run folder, or weights"
+    )
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    server.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
+    server.add_argument("--max-len", type=int, help="longest prompt with its reply (the model's)")
+    server.add_argument(
+        "--lora-rank", type=int, default=0, help="largest rank of pushed adapters (0: none)"
+    )
+    desk = add("serve", _serve)
+    desk.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="a run folder, or weights in one"
+    )
+    desk.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    desk.add_argument("--port", type=int, default=8001, help="port to listen on (8001)")
+    desk.add_argument("--out", type=Path, default=Path("served"), help="folder for the episodes")
+    desk.add_argument(
+        "--idle", type=float, default=600.0, help="seconds without a call that end a session (600)"
+    )
 
 
 def _help(parser: _Parser) -> int:
@@ -254,6 +269,24 @@ def _eval(args: argparse.Namespace) -> int:
     )
     for result in results:
         _say(*result.lines())
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """A checkpoint behind OpenAI's chat API, which keeps every token; key=value as for eval."""
+    if not args.checkpoint.exists():
+        raise ConfigError(f"{args.checkpoint}: there is no such run folder or checkpoint")
+    from agentrl.evaluate.serve import serve
+
+    serve(
+        args.checkpoint,
+        overrides=args.overrides,
+        host=args.host,
+        port=args.port,
+        out=args.out,
+        idle_s=args.idle,
+        say=_say,
+    )
     return 0
 
 

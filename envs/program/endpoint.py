@@ -12,7 +12,7 @@ import json
 import queue
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar, NamedTuple
@@ -86,8 +86,22 @@ class Session:
 class Endpoint:
     """Listens on a port of its own until it is closed."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        on_new: Callable[[Session], None] | None = None,
+        timeout_s: float = 600.0,
+    ) -> None:
+        """Args:
+        on_new: called with the session that a first request opens; None answers only sessions
+            that `open` made. A request without `/s/SESSION` belongs to that of its API key.
+        timeout_s: how long the calls of such sessions wait for their replies.
+        """
         self.sessions: dict[str, Session] = {}
+        self._on_new, self._timeout_s = on_new, timeout_s
+        self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"endpoint": self})
         self._server = _Server((host, port), handler)
         self._thread = threading.Thread(
@@ -106,6 +120,15 @@ class Endpoint:
         session = Session(name=secrets.token_hex(8), timeout_s=timeout_s)
         self.sessions[session.name] = session
         return session
+
+    def find(self, name: str, *, is_opening: bool) -> Session | None:
+        """The session of that name, opened if that is allowed."""
+        with self._lock:
+            session = self.sessions.get(name)
+            if session is None and is_opening and name and self._on_new is not None:
+                session = self.sessions[name] = Session(name=name, timeout_s=self._timeout_s)
+                self._on_new(session)
+            return session
 
     def base_url(self, session: Session) -> str:
         """What the program takes for the API's address."""
@@ -166,7 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _session(self) -> tuple[Session | None, str]:
         head, _, verb = self.path.partition("?")[0].partition("/v1/")
-        return self.endpoint.sessions.get(head.removeprefix("/s/")), verb
+        key = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        name = head.removeprefix("/s/") if head else key
+        return self.endpoint.find(name, is_opening=verb == "chat/completions"), verb
 
     def _complete(self, session: Session, body: bytes) -> None:
         try:

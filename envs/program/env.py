@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,14 +37,108 @@ ENDING_S = 5.0
 """How long a program has to end when its episode is over."""
 
 
-@register("env", "program")
 @dataclass(kw_only=True)
-class Program(Env):
-    """An agent program that speaks OpenAI's chat API, with tasks and a score of its own."""
+class Conversation(Env):
+    """A session as an episode: a call is an observation, its answer an action."""
 
     runs_in: ClassVar[RunsIn] = "thread"
     timeout_s: ClassVar[float] = 120.0
     takes_text: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._session: Session | None = None
+        self._asked: Asked | None = None
+        self._replies: list[Reply] = []
+        self._tools: tuple[Mapping[str, Json], ...] = ()
+
+    @abstractmethod
+    def begin(self, task: Task) -> Session:
+        """The session of the task, whose program has been started."""
+
+    @abstractmethod
+    def end(self, session: Session) -> None:
+        """The episode is over: no call of the session is answered any more."""
+
+    @property
+    def who(self) -> str:
+        """How messages call the program."""
+        return "the program"
+
+    def reset(self, task: Task) -> Observation:
+        """Begin, and wait for the first call."""
+        self.close_session()
+        self._replies = []
+        self._session = self.begin(task)
+        event = self._next(self._session)
+        if isinstance(event, Score):
+            raise EnvError(f"{self.who}: it ended before it called the model")
+        self._tools = event.request.tools
+        return self._shown(event)
+
+    def step(self, action: Action) -> Step:
+        """Answer the call that waits, and wait for the next one or for the end."""
+        session, asked = self._session, self._asked
+        if session is None or asked is None:
+            raise RuntimeError(f"{self.who}: the episode is over (or never began)")
+        reply = Reply.of(len(self._replies), action, asked.request)
+        self._replies.append(reply)
+        self._asked = None
+        asked.tell(reply)
+        event = self._next(session)
+        if isinstance(event, Score):
+            self.close_session()
+            return Step(
+                observation="",
+                reward=event.reward,
+                terminated=True,
+                info={"success": event.success},
+            )
+        return Step(observation=self._shown(event))
+
+    def tools(self, task: Task) -> list[Mapping[str, Json]]:
+        """What the first call listed."""
+        return list(self._tools)
+
+    def close(self) -> None:
+        """End the session."""
+        self.close_session()
+
+    def close_session(self) -> None:
+        """Whoever waits for a reply is told that there is none."""
+        session, self._session = self._session, None
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.tell(None)
+        if session is not None:
+            self.end(session)
+
+    def _next(self, session: Session) -> Asked | Score:
+        try:
+            event = session.events.get(timeout=self.timeout_s - 1)
+        except queue.Empty:
+            raise EnvError(
+                f"{self.who}: it neither called the model nor ended within {self.timeout_s:g} s"
+            ) from None
+        if isinstance(event, Broken):
+            raise EnvError(f"{self.who}: {event.error}")
+        if isinstance(event, Asked):
+            self._asked = event
+        return event
+
+    def _shown(self, asked: Asked) -> Observation:
+        request: ChatRequest = asked.request
+        if request.tools != self._tools:
+            raise EnvError(
+                f"{self.who}: it listed other tools than in its first call; the tools of an "
+                "episode stay the same"
+            )
+        return Observation("", messages=messages_of(request, self._replies), is_whole=True)
+
+
+@register("env", "program")
+@dataclass(kw_only=True)
+class Program(Conversation):
+    """An agent program that speaks OpenAI's chat API, with tasks and a score of its own."""
 
     function: str = EXAMPLE
     """A function `module:name`, called as `run(base_url, task)` in a thread for each episode; it
@@ -60,6 +155,7 @@ class Program(Env):
     """Seconds that a call of the program waits for its reply (above 0)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._run: Callable[..., object] | None = None
         if bool(self.function) == bool(self.command):
             raise ConfigError("expected either function or command (set the other one to '')")
@@ -67,69 +163,43 @@ class Program(Env):
             told = {"key": "function", "what": "function", "example": EXAMPLE}
             self._run = imported(self.function, **told)
         self._endpoint: Endpoint | None = None
-        self._session: Session | None = None
-        self._asked: Asked | None = None
-        self._replies: list[Reply] = []
         self._process: subprocess.Popen[str] | None = None
-        self._tools: tuple[Mapping[str, Json], ...] = ()
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Distinct rows; equal rows are one task."""
         return row_tasks(self.rows, seeds=self.seeds, prefix="program", split=split)
 
-    def reset(self, task: Task) -> Observation:
-        """Start the program and wait for its first call."""
-        self._end()
+    @property
+    def who(self) -> str:
+        """What was asked for."""
+        return f"program {self.command or self.function}"
+
+    def begin(self, task: Task) -> Session:
+        """Start the program."""
         if self._endpoint is None:
             self._endpoint = Endpoint()
-        self._replies = []
-        self._session = session = self._endpoint.open(self.call_timeout_s)
+        session = self._endpoint.open(self.call_timeout_s)
         base_url = self._endpoint.base_url(session)
         row = cast("Mapping[str, Json]", task.data["row"])
-        begin = self._start_command if self.command else self._start_function
-        begin(base_url, row, session)
-        event = self._next(session)
-        if isinstance(event, Score):
-            raise EnvError(f"{self._name}: the program ended before it called the model")
-        self._tools = event.request.tools
-        return self._shown(event)
+        (self._start_command if self.command else self._start_function)(base_url, row, session)
+        return session
 
-    def step(self, action: Action) -> Step:
-        """Answer the call that waits, and wait for the next one or for the end."""
-        session, asked = self._session, self._asked
-        if session is None or asked is None:
-            raise RuntimeError(f"{self._name}: the episode is over (or never began)")
-        reply = Reply.of(len(self._replies), action, asked.request)
-        self._replies.append(reply)
-        self._asked = None
-        asked.tell(reply)
-        event = self._next(session)
-        if isinstance(event, Score):
-            self._end()
-            return Step(
-                observation="",
-                reward=event.reward,
-                terminated=True,
-                info={"success": event.success},
-            )
-        return Step(observation=self._shown(event))
-
-    def tools(self, task: Task) -> list[Mapping[str, Json]]:
-        """What the program's first call listed."""
-        return list(self._tools)
+    def end(self, session: Session) -> None:
+        """End the program."""
+        if self._endpoint is not None:
+            self._endpoint.drop(session)
+        process, self._process = self._process, None
+        if process is not None:
+            _stop(process)
 
     def close(self) -> None:
         """End the program and stop listening."""
-        self._end()
+        super().close()
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             endpoint.close()
 
     # --- the program --------------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return f"program {self.command or self.function}"
 
     def _start_function(self, base_url: str, row: Mapping[str, Json], session: Session) -> None:
         run = self._run
@@ -160,7 +230,7 @@ class Program(Env):
                 start_new_session=True,
             )
         except OSError as error:
-            raise EnvError(f"{self._name}: it could not be started ({error})") from error
+            raise EnvError(f"{self.who}: it could not be started ({error})") from error
         self._process = process
 
         def work() -> None:
@@ -176,40 +246,6 @@ class Program(Env):
                 session.events.put(Broken(str(error)))
 
         threading.Thread(target=work, name="program", daemon=True).start()
-
-    def _next(self, session: Session) -> Asked | Score:
-        try:
-            event = session.events.get(timeout=self.timeout_s - 1)
-        except queue.Empty:
-            raise EnvError(
-                f"{self._name}: it neither called the model nor ended within {self.timeout_s:g} s"
-            ) from None
-        if isinstance(event, Broken):
-            raise EnvError(f"{self._name}: {event.error}")
-        if isinstance(event, Asked):
-            self._asked = event
-        return event
-
-    def _shown(self, asked: Asked) -> Observation:
-        request: ChatRequest = asked.request
-        if request.tools != self._tools:
-            raise EnvError(
-                f"{self._name}: it listed other tools than in its first call; the tools of an "
-                "episode stay the same"
-            )
-        return Observation("", messages=messages_of(request, self._replies), is_whole=True)
-
-    def _end(self) -> None:
-        """Whoever waits for a reply is told that there is none, and the program is ended."""
-        session, self._session = self._session, None
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            asked.tell(None)
-        if session is not None and self._endpoint is not None:
-            self._endpoint.drop(session)
-        process, self._process = self._process, None
-        if process is not None:
-            _stop(process)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

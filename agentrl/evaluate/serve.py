@@ -15,8 +15,8 @@ from pathlib import Path
 
 from agentrl.core.config import Config, load_config
 from agentrl.core.errors import ConfigError
-from agentrl.core.types import Group, Split, Task
-from agentrl.envs.program.endpoint import Endpoint, Session
+from agentrl.core.types import Group, Split, Step, Task
+from agentrl.envs.program.endpoint import Broken, Endpoint, Session
 from agentrl.envs.program.env import Conversation
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.runner import Stage, build_stage
@@ -28,6 +28,8 @@ from agentrl.track.trajectories import EpisodeRecord, record, write_episodes
 LONGEST_S = 7 * 86_400.0
 """How long a session may last."""
 MOST_TURNS = 100_000
+CLOSING_S = 30.0
+"""How long sessions may take to end when the server is stopped."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +46,11 @@ class Served(Conversation):
         """The session has begun by itself."""
         return self.endpoint.sessions[task.id]
 
+    def broke(self, error: str) -> Step:
+        """A session that nobody ended is cut off, and its replies are kept."""
+        self.close_session()
+        return Step(observation="", truncated=True)
+
     def end(self, session: Session) -> None:
         """Its further calls are told so."""
         self.endpoint.drop(session)
@@ -54,6 +61,7 @@ class Desk:
     """Plays each session that is opened, and writes it when it is over."""
 
     stage: Stage
+    endpoint: Endpoint
     play: PlayGroup
     folder: Path
     say: Callable[[str], None]
@@ -68,11 +76,13 @@ class Desk:
         task.add_done_callback(self.running.discard)
 
     async def close(self) -> None:
-        """Give up the sessions that are open."""
-        running = list(self.running)
-        for task in running:
+        """Cut off the sessions that are open, and write all of them."""
+        for session in list(self.endpoint.sessions.values()):
+            session.events.put(Broken("the server was stopped"))
+        if self.running:
+            await asyncio.wait(list(self.running), timeout=CLOSING_S)
+        for task in list(self.running):
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
     async def _serve(self, session: Session, number: int) -> None:
         group = await self.play(Task(id=session.name, seed=number), number)
@@ -138,7 +148,7 @@ def _as_served(config: Config, folder: Path, endpoint: Endpoint, idle_s: float) 
         config,
         model=str(folder),
         lora=None,
-        env=Served(endpoint=endpoint),
+        env=Served(endpoint=endpoint, patience_s=idle_s),
         reward=EnvReward(),
         strategy=Flat(),
         run=replace(config.run, deterministic=False),
@@ -151,7 +161,7 @@ def _as_served(config: Config, folder: Path, endpoint: Endpoint, idle_s: float) 
             runner="thread",
             max_turns=MOST_TURNS,
             deadline_s=LONGEST_S,
-            env_timeout_s=idle_s,
+            env_timeout_s=idle_s + CLOSING_S,
         ),
     )
 
@@ -174,7 +184,7 @@ async def _serve(
         await config.engine.start(stage.policy)
         agent = stage.engine_agent(in_step=False)
         play = stage.worker.one_by_one(agent=agent, group_size=1, label=f"serve/{time.time_ns()}")
-        desk = Desk(stage=stage, play=play, folder=out, say=say)
+        desk = Desk(stage=stage, endpoint=endpoint, play=play, folder=out, say=say)
         url = endpoint.url
         say(
             f"OPENAI_BASE_URL={url}/s/NAME/v1 (each NAME a session), or {url}/v1 and a key for each"

@@ -45,6 +45,10 @@ class Conversation(Env):
     timeout_s: ClassVar[float] = 120.0
     takes_text: ClassVar[bool] = True
 
+    patience_s: Annotated[float, Gt(0)] = 110.0
+    """Seconds that a program may take from one call to the next (above 0); `rollout.env_timeout_s`
+    has to be larger."""
+
     def __post_init__(self) -> None:
         self._session: Session | None = None
         self._asked: Asked | None = None
@@ -70,6 +74,8 @@ class Conversation(Env):
         self._replies = []
         self._session = self.begin(task)
         event = self._next(self._session)
+        if isinstance(event, Broken):
+            raise EnvError(f"{self.who}: {event.error}")
         if isinstance(event, Score):
             raise EnvError(f"{self.who}: it ended before it called the model")
         self._tools = event.request.tools
@@ -85,6 +91,8 @@ class Conversation(Env):
         self._asked = None
         asked.tell(reply)
         event = self._next(session)
+        if isinstance(event, Broken):
+            return self.broke(event.error)
         if isinstance(event, Score):
             self.close_session()
             return Step(
@@ -112,15 +120,15 @@ class Conversation(Env):
         if session is not None:
             self.end(session)
 
-    def _next(self, session: Session) -> Asked | Score:
+    def broke(self, error: str) -> Step:
+        """What an episode comes to whose program failed: a failure of the env."""
+        raise EnvError(f"{self.who}: {error}")
+
+    def _next(self, session: Session) -> Asked | Score | Broken:
         try:
-            event = session.events.get(timeout=self.timeout_s - 1)
+            event = session.events.get(timeout=self.patience_s)
         except queue.Empty:
-            raise EnvError(
-                f"{self.who}: it neither called the model nor ended within {self.timeout_s:g} s"
-            ) from None
-        if isinstance(event, Broken):
-            raise EnvError(f"{self.who}: {event.error}")
+            return Broken(f"it neither called the model nor ended within {self.patience_s:g} s")
         if isinstance(event, Asked):
             self._asked = event
         return event
@@ -140,9 +148,9 @@ class Conversation(Env):
 class Program(Conversation):
     """An agent program that speaks OpenAI's chat API, with tasks and a score of its own."""
 
-    function: str = EXAMPLE
+    function: str = ""
     """A function `module:name`, called as `run(base_url, task)` in a thread for each episode; it
-    returns the reward, or `(reward, success)`. Empty for `command`."""
+    returns the reward, or `(reward, success)`. Without it and `command` an example is played."""
     command: str = ""
     """A command line, started for each episode with OPENAI_BASE_URL, OPENAI_API_KEY and
     AGENTRL_TASK (the task as JSON) in its environment; the last line that it prints is its score,
@@ -157,11 +165,11 @@ class Program(Conversation):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._run: Callable[..., object] | None = None
-        if bool(self.function) == bool(self.command):
-            raise ConfigError("expected either function or command (set the other one to '')")
-        if self.function:
+        if self.function and self.command:
+            raise ConfigError("expected either function or command, and both are given")
+        if not self.command:
             told = {"key": "function", "what": "function", "example": EXAMPLE}
-            self._run = imported(self.function, **told)
+            self._run = imported(self.function or EXAMPLE, **told)
         self._endpoint: Endpoint | None = None
         self._process: subprocess.Popen[str] | None = None
 
@@ -172,7 +180,7 @@ class Program(Conversation):
     @property
     def who(self) -> str:
         """What was asked for."""
-        return f"program {self.command or self.function}"
+        return f"program {self.command or self.function or EXAMPLE}"
 
     def begin(self, task: Task) -> Session:
         """Start the program."""

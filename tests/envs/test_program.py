@@ -107,7 +107,7 @@ def test_a_command_is_played_as_a_function_is(
     path, tasks = rows_of(tmp_path, list(ChatterEnv().tasks("train"))[:1])
     command = f"{sys.executable} -m support.programs"
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    [one] = play(Program(function="", command=command, rows=path), tasks)
+    [one] = play(Program(command=command, rows=path), tasks)
     [other] = play(Program(function="support.programs:chatter", rows=path), tasks)
     found = [[turns_of(t) for t in group.trajectories] for group in (one, other)]
     assert found[0] == found[1]
@@ -176,18 +176,15 @@ def test_a_program_that_fails_is_a_failed_episode(tmp_path: Path, kind: str, tol
         assert told in trajectory.failure.error
 
 
-def test_a_program_that_hangs_is_cut_and_its_calls_are_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Program, "timeout_s", 1.5)
+def test_a_program_that_hangs_is_cut_and_its_calls_are_told_so(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"kind": "hangs"}) + "\n")
-    env = Program(function="support.programs:breaking", rows=path)
+    env = Program(function="support.programs:breaking", rows=path, patience_s=0.5)
     tasks = [t for split in ("train", "dev", "test") for t in env.tasks(split)]
     [group] = play(env, tasks, group_size=1)
     [trajectory] = group.trajectories
     assert trajectory.failure is not None
-    assert "neither called the model nor ended within 1.5 s" in trajectory.failure.error
+    assert "neither called the model nor ended within 0.5 s" in trajectory.failure.error
 
 
 def test_nothing_listens_when_the_env_is_closed(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from agentrl.track.trajectories import EpisodeRecord, read_episodes
 from support.models import logprobs, save_model
 
 
-def served(folder: Path, visit: Callable[[str], None], *settings: str) -> list[EpisodeRecord]:
+def served(
+    folder: Path, visit: Callable[[str], None], is_patient: bool = True, idle_s: float = 20.0
+) -> list[EpisodeRecord]:
     """Serve a model while `visit` talks to it; the episodes that were kept."""
     model, out = save_model(folder / "model", "qwen3"), folder / "kept"
     failed: list[BaseException] = []
@@ -37,15 +39,15 @@ def served(folder: Path, visit: Callable[[str], None], *settings: str) -> list[E
         if not visitors:
             visitors.append(threading.Thread(target=visiting, args=(endpoint.url,)))
             visitors[0].start()
-        return not visitors[0].is_alive() and not endpoint.sessions
+        return not visitors[0].is_alive() and not (is_patient and endpoint.sessions)
 
     serve(
         model,
-        overrides=["renderer=plain", "sampling.max_tokens=5", *settings],
+        overrides=["renderer=plain", "sampling.max_tokens=5"],
         host="127.0.0.1",
         port=0,
         out=out,
-        idle_s=20.0,
+        idle_s=idle_s,
         say=lambda text: None,
         until=is_done,
     )
@@ -137,3 +139,20 @@ def test_a_folder_that_holds_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "kept" / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds files already"):
         served(tmp_path, lambda url: None)
+
+
+def test_a_session_that_is_open_when_the_server_stops_is_cut_off_and_kept(tmp_path: Path) -> None:
+    def visit(url: str) -> None:
+        talk(f"{url}/s/open/v1", 2, "go forward")
+
+    [episode] = served(tmp_path, visit, is_patient=False)
+    assert (episode.stop, episode.success) == ("max_turns", False)
+    assert len(episode.turns) == 2
+
+
+def test_a_session_that_nobody_ends_is_over_when_it_was_idle_for_long(tmp_path: Path) -> None:
+    def visit(url: str) -> None:
+        talk(f"{url}/s/idle/v1", 1, "go forward")
+
+    [episode] = served(tmp_path, visit, idle_s=0.5)
+    assert (episode.stop, len(episode.turns)) == ("max_turns", 1)

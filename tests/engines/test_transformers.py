@@ -419,6 +419,27 @@ def test_a_push_drops_what_was_computed_and_tokens_tell_their_version() -> None:
     alike([second], pushed(policy, (*prompt, *first.ids)))
 
 
+@pytest.mark.parametrize("push", ["drop", "keep"])
+def test_what_was_computed_is_computed_anew_after_a_push_unless_it_is_kept(push: str) -> None:
+    policy = tiny_policy(seed=4)
+    other = {name: tensor + 0.05 for name, tensor in policy.module.state_dict().items()}
+    prompt = PROMPTS[3]
+
+    async def ask() -> tuple[int, Completion]:
+        engine = Transformers(push=push)  # type: ignore[arg-type]
+        await engine.start(policy)
+        first = await engine.generate(prompt, params(), episode=0, group=0)
+        before = engine.stats.prefilled
+        await engine.load_weights(other, 1)
+        longer = (*prompt, *first.ids)
+        second = await engine.generate(longer, params(), episode=0, group=0)
+        return engine.stats.prefilled - before, second
+
+    computed, second = asyncio.run(ask())
+    assert (computed > len(prompt)) is (push == "drop")
+    assert [version for version, _ in second.versions] == [1]
+
+
 def pushed(policy: LoadedPolicy, prompt: History) -> list[Completion]:
     async def ask() -> list[Completion]:
         engine = Generate()

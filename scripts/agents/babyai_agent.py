@@ -2,9 +2,9 @@
 
     OPENAI_BASE_URL=http://127.0.0.1:8001/s/one/v1 python scripts/agents/babyai_agent.py
 
-It knows an address and a chat, and nothing of training: `env: {name: program, function: ...}` trains
-it as it is (docs/agents.md). The game itself comes from agentrl, so that what the agent is trained
-on can be compared with the native environment, token for token.
+It knows an address and a chat, and nothing of training: `env: {name: program, function: ...}`
+trains it as it is (docs/agents.md). The game itself comes from agentrl, so that what the agent is
+trained on can be compared with the native environment, token for token.
 """
 
 from __future__ import annotations

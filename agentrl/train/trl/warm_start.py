@@ -108,33 +108,31 @@ def sft(
             control.should_training_stop = watch.is_stopped
 
     with tempfile.TemporaryDirectory() as scratch, _unpatched(policy.module):
-        arguments = SFTConfig(
-            output_dir=scratch,
-            max_steps=settings.max_steps,
-            learning_rate=settings.lr,
-            lr_scheduler_type="constant",
-            per_device_train_batch_size=min(settings.batch_rows, len(train_rows)) // world,
-            per_device_eval_batch_size=len(dev_rows),
-            eval_strategy="steps",
-            eval_steps=min(settings.eval_every, settings.max_steps),
-            eval_on_start=True,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_strategy="no",
-            seed=seed % 2**32,
-            max_length=None,
-            bf16=False,
-            use_cpu=policy.device.type == "cpu",
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        # transformers 5.23 has another name for it than 5.20, which vLLM 0.33 is capped at.
-        known = hasattr(arguments, "activation_checkpointing")
-        setattr(arguments, "activation_checkpointing" if known else "gradient_checkpointing", False)
         trainer = SFTTrainer(
             model=cast("PreTrainedModel", policy.module),
             processing_class=policy.tokenizer,
-            args=arguments,
+            args=SFTConfig(
+                output_dir=scratch,
+                max_steps=settings.max_steps,
+                learning_rate=settings.lr,
+                lr_scheduler_type="constant",
+                per_device_train_batch_size=min(settings.batch_rows, len(train_rows)) // world,
+                per_device_eval_batch_size=len(dev_rows),
+                eval_strategy="steps",
+                eval_steps=min(settings.eval_every, settings.max_steps),
+                eval_on_start=True,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                logging_strategy="no",
+                seed=seed % 2**32,
+                max_length=None,
+                bf16=False,
+                use_cpu=policy.device.type == "cpu",
+                # Off by this name, and by the one that later releases of transformers have.
+                gradient_checkpointing=None,  # type: ignore[arg-type]
+                dataset_kwargs={"skip_prepare_dataset": True},
+            ),
             train_dataset=_dataset(train_rows),
             eval_dataset=_dataset(dev_rows),
             callbacks=[Watch()],

@@ -45,9 +45,10 @@ Fault = Literal[
     "aborted",
     "push fails",  # half of the weights are loaded
     "push hangs",
+    "push silent",  # from the push on nothing is answered any more
     "push lost",  # said to have arrived, and not loaded
 ]
-OF_PUSHES = ("push fails", "push hangs", "push lost")
+OF_PUSHES = ("push fails", "push hangs", "push silent", "push lost")
 PARAMS = {
     *("temperature", "seed", "max_tokens", "stop_token_ids", "ignore_eos", "logprobs"),
     *("prompt_logprobs", "detokenize"),
@@ -218,7 +219,8 @@ class FakeVllm(FakeHttp):
             raise refused(f"{path}: trainer and server do not share their memory", 500)
         self._update |= load_file(path)
         fault = self._due(push=True)
-        if fault == "push hangs":
+        self._is_hung |= fault == "push silent"
+        if fault in ("push hangs", "push silent"):
             await asyncio.sleep(3600)
         if fault == "push fails":
             self._is_broken = True

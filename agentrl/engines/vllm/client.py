@@ -43,6 +43,8 @@ ABSENT = (403, 404, 405, 501)
 IDLE_S = 2.0
 """How long an unused connection is kept: the server closes it after 5 s."""
 
+FIRST = -1
+"""A priority that goes before that of any episode."""
 UNNAMED = -1
 """The version of weights that nobody named: a server calls them `default` when it starts."""
 
@@ -96,6 +98,8 @@ class Client:
     version: str = field(default="", init=False)
     """vLLM's own version."""
     _http: httpx.AsyncClient | None = field(default=None, init=False, repr=False)
+    _waiting: dict[asyncio.Timeout, str] = field(default_factory=dict, init=False, repr=False)
+    """Requests in flight, and what to say if their time is up."""
 
     def __post_init__(self) -> None:
         self.url = self.url.rstrip("/")
@@ -119,13 +123,17 @@ class Client:
         self, method: str, path: str, body: Json | None, timeout_s: float | None
     ) -> object:
         where = f"vLLM server {self.url}: {method} {path.partition('?')[0]}"
+        limit = asyncio.timeout(timeout_s)
+        self._waiting[limit] = f"no answer within {timeout_s} s"
         try:
-            async with asyncio.timeout(timeout_s):
+            async with limit:
                 answer = await self._session().request(method, path, json=body)
         except TimeoutError as error:
-            raise DeadlineError(f"{where}: no answer within {timeout_s:g} s") from error
+            raise DeadlineError(f"{where}: {self._waiting[limit]}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerError(f"{where}: {type(error).__name__}: {error}") from error
+        finally:
+            del self._waiting[limit]
         if not answer.is_success:
             words = _words(answer) or answer.reason_phrase
             raise ServerError(f"{where}: {answer.status_code}: {words}", answer.status_code)
@@ -148,6 +156,13 @@ class Client:
                 trust_env=False,  # a proxy of the environment is not for the servers of a run
             )
         return self._http
+
+    def give_up(self, why: str) -> None:
+        """End all requests that wait, with a `DeadlineError`: nobody will answer them."""
+        for limit in self._waiting:
+            if not limit.expired():
+                self._waiting[limit] = why
+                limit.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Close all connections; may be called twice. The next request opens new ones."""
@@ -277,13 +292,13 @@ class Client:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise self._nonsense(error, answer) from error
 
-    async def probe(self, ids: Sequence[int], *, timeout_s: float) -> list[float]:
+    async def probe(self, ids: Sequence[int], *, timeout_s: float | None) -> list[float]:
         """Untempered logprobs of `ids[1:]` given what precedes each, computed without the cache.
 
         Raises as `generate` does.
         """
         settings: Json = {"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 0}
-        body = self._request(ids, None, 0) | self._sampling(settings)
+        body = self._request(ids, None, FIRST) | self._sampling(settings)
         answer = await self.post(TOKENS if self.has_tokens else TEXT, body, timeout_s=timeout_s)
         try:
             holder = answer if self.has_tokens else _first_choice(answer)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -152,10 +153,11 @@ class Vllm:
             self._pool, self._served = self._new_pool(folder, held), shape
             await self._open(self._pool, held)
         else:
-            self._pool.folder = folder
+            old, self._pool.folder = self._pool.folder, folder
             self._pool.fresh = held if isinstance(held, HeldFolder) else None
             await self._wake()
             await self._pool.load(held)
+            shutil.rmtree(old, ignore_errors=True)
         await self._compare(self._pool)
 
     def _written(self) -> Path:
@@ -323,7 +325,9 @@ class Vllm:
 
     async def end(self, episode: int) -> None:
         """Nothing is kept for it; with the last one, servers that sleep go to sleep."""
-        pool = self._open_pool("told of an end")
+        pool = self._pool
+        if pool is None:
+            return
         self._live.discard(episode)
         pool.end(episode)
         if self.sleep and not self._live:

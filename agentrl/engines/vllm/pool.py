@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -25,7 +25,7 @@ import torch
 from agentrl.core.deadlines import standstill
 from agentrl.core.errors import DeadlineError, EngineError
 from agentrl.core.types import Completion, SamplingParams
-from agentrl.engines.vllm.client import Client, Pictures, ServerError
+from agentrl.engines.vllm.client import Client, Pictures
 from agentrl.engines.vllm.held import GoneError, Held
 from agentrl.engines.vllm.replica import LostError, Replica, State
 from agentrl.engines.vllm.server import Server
@@ -154,13 +154,16 @@ class Pool:
             EngineError: none answers, or an answer cannot be true.
         """
         ready = self.ready
-        asked = [replica.client.probe(ids, timeout_s=self.push_s) for replica in ready]
+        asked = [replica.probe(ids) for replica in ready]
+        for replica in ready:
+            self._spawn("watch", replica, replica.watch)
         found: dict[str, list[float]] = {}
         for replica, answer in zip(
             ready, await asyncio.gather(*asked, return_exceptions=True), strict=True
         ):
-            if isinstance(answer, ServerError | DeadlineError):
-                replica.break_off(str(answer))
+            if isinstance(answer, LostError):
+                if replica.is_ready:
+                    replica.break_off(str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
             else:
@@ -234,10 +237,13 @@ class Pool:
         return replica.state is not State.GONE and ("recover", id(replica)) not in self._tasks
 
     async def _return(self, replica: Replica) -> None:
-        """A server that was dropped, and is somebody else's, may be back."""
-        if await replica.examine() is None:
-            async with replica.turn:
-                replica.why = (await self._give([replica])).get(replica, replica.why)
+        """A server that was dropped, and is somebody else's, may be back: if it samples again."""
+        async with replica.turn:
+            try:
+                await replica.client.greet(timeout_s=replica.silence_s)
+            except (EngineError, DeadlineError):
+                return
+            replica.why = (await self._give([replica])).get(replica, replica.why)
 
     async def _give(self, replicas: Sequence[Replica]) -> dict[Replica, str]:
         """Push the newest weights to servers whose turn is held; which of them failed, and why.
@@ -247,7 +253,9 @@ class Pool:
         held, failures = self._held, dict[Replica, str]()
         assert held is not None
         try:
-            await self.push([replica.client for replica in replicas], held.tensors(), held.version)
+            async with _guarded(replicas):
+                clients = [replica.client for replica in replicas]
+                await self.push(clients, held.tensors(), held.version)
             held.check()
         except GoneError as error:
             for replica in replicas:
@@ -372,6 +380,18 @@ class Pool:
             if replica.server is not None:
                 await replica.server.stop()
         self._tell()
+
+
+@asynccontextmanager
+async def _guarded(replicas: Sequence[Replica]) -> AsyncIterator[None]:
+    """Servers that fall silent in here fail at once, and not at the deadline."""
+    guards = [asyncio.create_task(replica.guard()) for replica in replicas]
+    try:
+        yield
+    finally:
+        for guard in guards:
+            guard.cancel()
+        await asyncio.gather(*guards, return_exceptions=True)
 
 
 async def _last_words(server: Server | None) -> str:

@@ -160,12 +160,25 @@ class Replica:
             raise self._lost()
         return answer
 
-    async def examine(self) -> str | None:
+    async def probe(self, ids: Sequence[int]) -> list[float]:
+        """Untempered logprobs of `ids[1:]`. Raises as `generate` does."""
+        try:
+            with self._watched() as cut:
+                async with cut:
+                    return await self.client.probe(ids, timeout_s=None)
+        except TimeoutError as error:
+            raise self._lost() from error
+        except ServerError as error:
+            if error.is_refusal:
+                raise
+            raise LostError(str(error)) from error
+
+    async def examine(self, timeout_s: float | None = None) -> str | None:
         """What is wrong with it; None if it says that it is well."""
         if self.server is not None and not self.server.is_alive:
             return self.server.obituary()
         try:
-            await self.client.check_health(timeout_s=self.silence_s)
+            await self.client.check_health(timeout_s=timeout_s or self.silence_s)
         except (EngineError, DeadlineError) as error:
             return str(error)
         return None
@@ -176,8 +189,10 @@ class Replica:
         A sign of life is an answer, and more computed tokens than at the last one.
         """
         seen, same = -1.0, 0
-        while self.is_ready and self.load:
+        while True:
             await asyncio.sleep(self.silence_s / 4)
+            if not self.is_ready or not self.load:
+                return
             if self.turn.locked():  # paused, or looked into already
                 same = 0
                 continue
@@ -191,6 +206,17 @@ class Replica:
                 why = f"it computed no token for {self.silence_s:g} s"
             if why is not None:
                 self.break_off(why)
+
+    async def guard(self) -> None:
+        """While it is pushed to: end what it is asked when it does not even say that it is well."""
+        while True:
+            await asyncio.sleep(self.silence_s / 4)
+            why = await self.examine(self.silence_s / 2)
+            if why is not None:
+                why = await self.examine(self.silence_s / 2)
+            if why is not None:
+                self.client.give_up(why)
+                return
 
     async def _sign(self) -> tuple[str | None, float | None]:
         """Why there was no sign of life, or the number of computed tokens. Asks twice: a clock that

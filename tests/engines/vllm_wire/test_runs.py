@@ -23,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("training_envs")
 
 DEADLINE_S = 3.0
 STEPS, GROUP = 2, 4
+AHEAD = ("rollout.mode=async", "rollout.max_staleness=1", "mismatch=tis")
+SLOW = pytest.mark.slow
 
 
 def run(folder: Path, running: list[FakeVllm], *overrides: str) -> Path:
@@ -41,31 +43,39 @@ def policy_of(folder: Path) -> Any:
     return load_policy(str(path), seed=0, device="cpu")
 
 
+@pytest.mark.parametrize("mode", [(), AHEAD], ids=["sync", "async"])
 @pytest.mark.parametrize(
     ("fault", "what", "failed"),
     [
         ("killed", "a vLLM server is killed", 0),
         ("nan", "a vLLM server answers NaN logprobs", 1),
-        pytest.param("hung", "a vLLM server hangs", 0, marks=pytest.mark.slow),
-        pytest.param("memory", "a vLLM server is out of memory", 0, marks=pytest.mark.slow),
-        pytest.param("500", "a vLLM server answers 500", 0, marks=pytest.mark.slow),
-        pytest.param("dropped", "a vLLM server drops the connection", 0, marks=pytest.mark.slow),
-        pytest.param("strange", "a vLLM server says other weights", 0, marks=pytest.mark.slow),
-        pytest.param("push fails", "a push fails half way", 0, marks=pytest.mark.slow),
+        pytest.param("hung", "a vLLM server hangs", 0, marks=SLOW),
+        pytest.param("stuck", "a vLLM server answers, but computes no token", 0, marks=SLOW),
+        pytest.param("memory", "a vLLM server is out of memory", 0, marks=SLOW),
+        pytest.param("500", "a vLLM server answers 500", 0, marks=SLOW),
+        pytest.param("dropped", "a vLLM server drops the connection", 0, marks=SLOW),
+        pytest.param("short", "a vLLM server answers too few logprobs", 1, marks=SLOW),
+        pytest.param("strange", "a vLLM server says other weights", 0, marks=SLOW),
+        pytest.param("push fails", "a push to a vLLM server fails half way", 0, marks=SLOW),
     ],
 )
 def test_a_run_outlives_a_server_that_fails(
-    fault: Fault, what: str, failed: int, tmp_path: Path, fault_log: FaultLog
+    fault: Fault,
+    what: str,
+    failed: int,
+    mode: tuple[str, ...],
+    tmp_path: Path,
+    fault_log: FaultLog,
 ) -> None:
     with servers(policy_of(tmp_path), 2) as running:
         # Siblings go to the first server; the first push is that of the start.
         running[0].hit(fault, after=1)
-        folder = run(tmp_path, running)
+        folder = run(tmp_path, running, *mode)
     assert max(map(float, column(folder, "sync/probe_gap"))) < 1e-4  # type: ignore[arg-type]
     fault_log.run(
         "engine",
         what,
-        "one of two servers",
+        "one of two servers" + ", async" * bool(mode),
         deadline_s=DEADLINE_S,
         folder=folder,
         steps=STEPS,

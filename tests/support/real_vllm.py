@@ -154,7 +154,7 @@ def serve(
         is_eager=True,
         max_model_len=1024,
         lora_rank=lora_rank,
-        extension="agentrl_vllm_test.Extension",
+        extension="breakable.Extension",
         environment={"PYTHONPATH": str(Path(__file__).parent / "vllm_inside")},
     )
     module = build(folder, architecture, tied=tied)

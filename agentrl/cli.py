@@ -25,6 +25,7 @@ from agentrl.core.errors import AgentRLError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from agentrl.core.explaining import Described
+    from agentrl.evaluate.suite import Row
     from agentrl.train.resume import Resume
 
 SPLITS = ("train", "dev", "test")
@@ -168,6 +169,16 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument("--tasks", type=int, default=200, help="how many of them (200)")
     evaluate.add_argument("--samples", type=int, default=1, help="episodes of each (1)")
     evaluate.add_argument("--out", type=Path, help="a file for the results: JSON, or .md")
+    evaluate.add_argument(
+        "--suite", help="several environments instead: text-small, text-full, or a YAML file"
+    )
+    comparing = add("compare", _compare)
+    for name in ("first", "second"):
+        comparing.add_argument(
+            name, metavar=name.upper(), type=Path, help="a run folder, or weights in one"
+        )
+    comparing.add_argument("--suite", default="text-small", help="what both play (text-small)")
+    comparing.add_argument("--out", type=Path, help="a file for the table: .md")
     play = add("play", _play)
     play.add_argument("env", metavar="ENV", help="the name of an environment")
     play.add_argument("--split", choices=SPLITS, default="train", help="which tasks (train)")
@@ -184,6 +195,40 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     new = add("new-env", _new_env, takes_overrides=False)
     new.add_argument("name", metavar="NAME", help="what configs will call it, such as maze")
     return parser, dict(below.choices)
+
+
+def _suite(checkpoint: Path, args: argparse.Namespace) -> Sequence[Row]:
+    """Play a suite, tell its table, and write it."""
+    from agentrl.evaluate.suite import HEADER, load_suite, play_suite
+
+    suite = load_suite(args.suite)
+    folder = checkpoint / f"suite-{Path(args.suite).stem}"
+    rows = play_suite(checkpoint, suite, out=folder, overrides=args.overrides, say=_say)
+    table = [HEADER, *(row.markdown() for row in rows)]
+    (folder / "table.md").write_text("\n".join([suite.about, "", *table]) + "\n")
+    found = json.dumps([row.to_json() for row in rows], indent=1) + "\n"
+    (folder / "table.json").write_text(found)
+    if args.command == "eval":
+        _say(*table, f"kept in {folder}")
+        if args.out is not None:
+            is_table = args.out.suffix == ".md"
+            args.out.write_text("\n".join(table) + "\n" if is_table else found)
+    return rows
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Two checkpoints on the same tasks of a suite, and whether they differ."""
+    for checkpoint in (args.first, args.second):
+        if not checkpoint.exists():
+            raise ConfigError(f"{checkpoint}: there is no such run folder or checkpoint")
+    from agentrl.evaluate.compare import HEADER, compare
+
+    rows = [_suite(checkpoint, args) for checkpoint in (args.first, args.second)]
+    table = [HEADER, *(found.markdown() for found in compare(*rows))]
+    _say(f"A: {args.first}, B: {args.second}", "", *table)
+    if args.out is not None:
+        args.out.write_text("\n".join(table) + "\n")
+    return 0
 
 
 def _add_servers(add: Callable[..., _Parser]) -> None:
@@ -256,6 +301,9 @@ def _eval(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{flag}: must be 1 or more (got {getattr(args, flag)})")
     if not args.checkpoint.exists():
         raise ConfigError(f"{args.checkpoint}: there is no such run folder or checkpoint")
+    if args.suite:
+        _suite(args.checkpoint, args)
+        return 0
     from agentrl.evaluate.runner import evaluate_checkpoint
 
     results = evaluate_checkpoint(

@@ -1,0 +1,196 @@
+"""Suites: the same tasks for every checkpoint, kept by weights and task, compared in pairs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from agentrl.core.errors import ConfigError, DataError
+from agentrl.core.types import Group
+from agentrl.evaluate.compare import bootstrap, compare, mcnemar, sign_flips
+from agentrl.evaluate.suite import SUITES, Kept, Played, Row, load_suite, play_suite
+from support.models import save_model
+
+ENTRY = "{{name: lake, env: {{name: gymnasium, id: FrozenLake-v1}}, tasks: {tasks}, {more}}}"
+
+
+def suite_file(folder: Path, *, tasks: int = 4, more: str = "max_turns: 3, max_tokens: 3") -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(f"entries:\n  - {ENTRY.format(tasks=tasks, more=more)}\n")
+    return path
+
+
+def played(folder: Path, **changes: object) -> list[Row]:
+    suite = load_suite(str(suite_file(folder, **changes)))  # type: ignore[arg-type]
+    model = folder / "model"
+    if not model.exists():
+        save_model(model, "qwen3")
+    return play_suite(model, suite, out=folder / "out", overrides=["renderer=plain"])
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks that are played, in the order in which their episodes end."""
+    tasks: list[str] = []
+    add = Kept.add
+
+    def noted(self: Kept, group: Group) -> None:
+        if len(tasks) == BREAK[0]:
+            raise RuntimeError("killed")
+        tasks.append(group.task.id)
+        add(self, group)
+
+    monkeypatch.setattr(Kept, "add", noted)
+    return tasks
+
+
+BREAK = [-1]
+
+
+def test_every_seat_plays_every_task(tmp_path: Path) -> None:
+    rows = played(tmp_path, more="samples: 2, max_turns: 3, max_tokens: 3")
+    assert [row.seat for row in rows] == ["random", "expert", "greedy", "sampled"]
+    assert [len(row.episodes) for row in rows] == [4, 4, 4, 8]
+    assert len({one.task for one in rows[0].episodes}) == 4
+    again = [
+        [one.task for one in row.episodes[:: 2 if row.seat == "sampled" else 1]] for row in rows
+    ]
+    assert again == [again[0]] * 4, "all seats the same tasks"
+
+
+def test_what_was_played_is_not_played_again(tmp_path: Path, counted: list[str]) -> None:
+    first = played(tmp_path)
+    assert len(counted) == 16
+    assert played(tmp_path) == first
+    assert len(counted) == 16
+    more = played(tmp_path, tasks=6)
+    assert len(counted) == 16 + 24, "an entry that was changed is another one"
+    assert [len(row.episodes) for row in more] == [6] * 4
+
+
+def test_a_suite_that_was_killed_goes_on_where_it_was(tmp_path: Path, counted: list[str]) -> None:
+    BREAK[0] = 10
+    try:
+        with pytest.raises(ExceptionGroup):
+            played(tmp_path)
+    finally:
+        BREAK[0] = -1
+    assert len(counted) == 10
+    [cut] = (tmp_path / "out").rglob("*.greedy.jsonl")
+    with cut.open("a") as file:
+        file.write('{"task": "half a li')
+    rows = played(tmp_path)
+    assert [len(row.episodes) for row in rows] == [4] * 4
+    assert len(counted) == 16
+
+
+def test_other_weights_are_played_anew(tmp_path: Path, counted: list[str]) -> None:
+    played(tmp_path)
+    weights = tmp_path / "model" / "config.json"
+    weights.write_text(weights.read_text() + "\n")
+    played(tmp_path)
+    assert len(counted) == 16 + 8, "the floor and the ceiling are nobody's weights"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("entries: []", "expected names"),
+        ("entries:\n  - {name: a, env: babyai, split: train}", "split"),
+        ("entries:\n  - {name: a, env: babyai}\n  - {name: a, env: countdown}", "twice: a"),
+        ("entries:\n  - {name: a, env: babyai, task: 3}", "did you mean 'tasks'"),
+    ],
+)
+def test_a_suite_that_measures_nothing_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        load_suite(str(path))
+
+
+def test_an_unknown_suite_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'text-small'"):
+        load_suite("text-smal")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.yaml")))
+def test_every_suite_has_the_tasks_that_it_asks_for(name: str) -> None:
+    for entry in load_suite(name).entries:
+        assert len(entry.env.tasks(entry.split)) >= entry.tasks, entry.name
+
+
+# --- in pairs -------------------------------------------------------------------------------------
+
+
+def row(successes: list[list[bool | None]], seat: str = "greedy") -> Row:
+    episodes = [
+        Played(
+            task=f"t{task}",
+            sample=sample,
+            success=success,
+            reward=0.0,
+            turns=1,
+            tokens=1,
+            stop="done",
+        )
+        for task, of_task in enumerate(successes)
+        for sample, success in enumerate(of_task)
+    ]
+    return Row(entry="e", seat=seat, episodes=tuple(episodes))
+
+
+def test_mcnemars_test_by_hand() -> None:
+    """Six tasks only one of the two solved, one of them A: 2 (C(6,0) + C(6,1)) / 2^6."""
+    a = row([[success] for success in (True, False, False, False, False, False, True, False)])
+    b = row([[success] for success in (False, True, True, True, True, True, True, False)])
+    [found] = compare([a], [b])
+    assert found.p == pytest.approx(14 / 64)
+    assert (found.a, found.b, found.tasks) == (0.25, 0.75, 8)
+    assert found.low < 0.5 < found.high
+
+
+def test_equal_checkpoints_do_not_differ() -> None:
+    same = row([[True], [False], [True]])
+    [found] = compare([same], [same])
+    assert (found.p, found.low, found.high) == (1.0, 0.0, 0.0)
+
+
+def test_a_task_that_one_of_them_failed_is_left_out() -> None:
+    [found] = compare([row([[True], [None]])], [row([[False], [True]])])
+    assert found.tasks == 1
+    with pytest.raises(DataError, match="no task in common"):
+        compare([row([[None]])], [row([[True]])])
+
+
+def test_floors_are_no_ones() -> None:
+    assert compare([row([[True]], "random")], [row([[True]], "random")]) == []
+
+
+def test_under_no_difference_p_is_as_small_as_it_says() -> None:
+    """Of 300 pairs of equal policies about a twentieth has p below 0.05, in both tests."""
+    rng = Random(3)
+    small = [0, 0]
+    for seed in range(300):
+        gaps = [float((rng.random() < 0.5) - (rng.random() < 0.5)) for _ in range(60)]
+        small[0] += mcnemar(gaps) < 0.05
+        finer = [gap + rng.gauss(0, 0.3) for gap in gaps[:20]]
+        small[1] += quick(finer, seed) < 0.05
+    assert small[0] <= 22, "exact, so never more often"
+    assert 5 <= small[1] <= 28
+
+
+def quick(gaps: list[float], seed: int) -> float:
+    return sign_flips(gaps, seed, resamples=400)
+
+
+def test_the_bootstrap_covers_the_mean() -> None:
+    rng = Random(5)
+    inside = 0
+    for seed in range(200):
+        low, high = bootstrap([rng.gauss(0.2, 1.0) for _ in range(50)], seed, resamples=300)
+        inside += low <= 0.2 <= high
+    assert 178 <= inside <= 200
+    assert math.isclose(*bootstrap([0.5] * 9, 0))

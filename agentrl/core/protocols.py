@@ -305,6 +305,15 @@ class Curriculum(Protocol):
         ...
 
 
+@runtime_checkable
+class Informed(Protocol):
+    """A curriculum that learns from what came of its tasks."""
+
+    def observe(self, outcomes: Sequence[tuple[Task, float]]) -> None:
+        """Each task of the step that was trained last, of all ranks, with its share of successes
+        (0 to 1) among the episodes that did not fail."""
+
+
 class Loss(Protocol):
     """The surrogate, per token. Aggregation, KL and mismatch are separate parts.
 

@@ -17,8 +17,9 @@ from random import Random
 
 from agentrl.algo.spread import spread
 from agentrl.core.config import Config
+from agentrl.core.protocols import Informed
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Group, Sum, Trajectory, merge_metrics
+from agentrl.core.types import Group, Sum, Task, Trajectory, merge_metrics
 from agentrl.rollout.background import BackgroundLoop, Loop
 from agentrl.rollout.fold import fold
 from agentrl.train.high_entropy import credited
@@ -95,6 +96,9 @@ def train(config: Config, resume: Resume = "never") -> Path:
             found = {**selection, **penalty, **focus, **merge_metrics(losses)}
             if config.entropy is not None:
                 config.entropy.observe(found.get("loss/entropy", Sum(0.0, 0.0)).mean)
+            if isinstance(config.curriculum, Informed):
+                told = config.parallel.exchange(outcomes_of(groups))
+                config.curriculum.observe([outcome for part in told for outcome in part])
             metrics = {**episode_metrics(groups), **timing, **found}
             dropped = [group for group in groups if not any(group is other for other in kept)]
             run.record(step + 1, [*kept, *dropped], items, metrics)
@@ -193,6 +197,17 @@ def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:
         "time/env_s": Sum(sum(t.env_seconds for t in episodes)),
         **{f"env/{name}": mean_of(name, episodes) for name in told},
     }
+
+
+def outcomes_of(groups: Sequence[Group]) -> list[tuple[Task, float]]:
+    """The task of each group and its share of successes; groups whose every episode failed have
+    none."""
+    outcomes = []
+    for group in groups:
+        played = [bool(t.success) for t in group.trajectories if not t.stop.is_failure]
+        if played:
+            outcomes.append((group.task, sum(played) / len(played)))
+    return outcomes
 
 
 def mean_of(name: str, episodes: Sequence[Trajectory]) -> Sum:

@@ -35,11 +35,15 @@ def draw(
         means the most likely token, with its logprob at temperature 1.
     """
     is_greedy_B = temperature_B == 0
-    divisor_B = torch.where(is_greedy_B, torch.ones_like(temperature_B), temperature_B)
-    logprobs_BV = torch.log_softmax(logits_BV.float() / divisor_B[:, None], dim=-1)
-    cumulative_BV = logprobs_BV.double().exp().cumsum(dim=-1)
+    divisor_B = temperature_B.masked_fill(is_greedy_B, 1)
+    scaled_BV = logits_BV.float()
+    if (divisor_B != 1).any():
+        scaled_BV = scaled_BV / divisor_B[:, None]
+    logprobs_BV = torch.log_softmax(scaled_BV, dim=-1)
+    cumulative_BV = logprobs_BV.exp().cumsum(dim=-1, dtype=torch.float64)
     target_B1 = (uniform_B.to(logits_BV.device) * cumulative_BV[:, -1])[:, None]
-    drawn_B = torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
-    drawn_B = drawn_B.clamp(max=logits_BV.shape[-1] - 1)
-    ids_B = torch.where(is_greedy_B, logprobs_BV.argmax(dim=-1), drawn_B)
+    ids_B = torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
+    ids_B = ids_B.clamp(max=logits_BV.shape[-1] - 1)
+    if is_greedy_B.any():
+        ids_B = torch.where(is_greedy_B, logprobs_BV.argmax(dim=-1), ids_B)
     return ids_B, logprobs_BV.gather(1, ids_B[:, None])[:, 0]

@@ -171,8 +171,10 @@ class _Padded(_Span):
 
 def _hidden(ends: np.ndarray, length: int, pool: Pool) -> torch.Tensor:
     """What is added to scores: 0 for positions before `ends`, minus infinity from there on."""
-    mask = np.where(np.arange(length) < ends[..., None], np.float32(0), np.float32(-np.inf))
-    return torch.from_numpy(mask).to(pool.shape.device, pool.shape.dtype)
+    line = torch.zeros(2 * length, dtype=pool.shape.dtype, device=pool.shape.device)
+    line[length:] = -torch.inf
+    starts = torch.from_numpy(length - np.minimum(ends, length).reshape(-1)).to(line.device)
+    return line.unfold(0, length, 1).index_select(0, starts).view(*ends.shape, length)
 
 
 def _attention(

@@ -36,8 +36,10 @@ deadline, everything that was not hit went on, and the count was right.
 A failed episode is data: it is never scored 0, it is left out of its group's statistics, and the
 metrics `episodes/failed_env`, `failed_engine`, `failed_reward` and `unscored` count it. *Noticed
 after* is how long the broken episode took in all (with a reward: the whole collection), which
-bounds it from above. Where a row says *whole run*, a small model was trained by `train()`, and its
-metrics and recorded episodes were read afterwards.
+bounds it from above; with a server that lost no episode it is the time from its failure to the
+moment when it was known. Where a row says *whole run*, a small model was trained by `train()`, and
+its metrics and recorded episodes were read afterwards. Where it names a vLLM server, one that
+speaks vLLM's fields with a small model behind it stood in (`tests/support/fake_vllm.py`).
 """
 
 

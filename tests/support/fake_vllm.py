@@ -13,6 +13,7 @@ import asyncio
 import copy
 import json
 import sys
+import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -109,6 +110,8 @@ class FakeVllm(FakeHttp):
     """The weights without the adapter, once there is one."""
     _tokens: int = 0
     is_asleep: bool = False
+    failed_at: float = 0.0
+    """When a fault last happened, by `time.time()`."""
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -137,6 +140,7 @@ class FakeVllm(FakeHttp):
             if (fault in OF_PUSHES) is push:
                 if after == 0:
                     del self._faults[i]
+                    self.failed_at = time.time()
                     return fault
                 self._faults[i] = (fault, after - 1)
                 return None

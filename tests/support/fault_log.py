@@ -120,8 +120,12 @@ class FaultLog:
         per_step: int,
         failed: int = 0,
         unscored: int = 0,
+        noticed_s: float | None = None,
     ) -> None:
-        """Keep a row of a whole run, by what it wrote: metrics and episodes agree on the count."""
+        """Keep a row of a whole run, by what it wrote: metrics and episodes agree on the count.
+
+        It was noticed when the broken episode ended, unless `noticed_s` says when.
+        """
         metrics = read_metrics(folder)
         assert [line["step"] for line in metrics] == list(range(1, steps + 1))
         told = dict.fromkeys(("env", "engine", "reward"), 0.0)
@@ -137,13 +141,15 @@ class FaultLog:
         assert [str(e.failure).split(":")[0] for e in broken] == [boundary] * failed
         assert sum(e.reward is None for e in episodes) == failed + unscored
         collected = max(float(str(line["time/rollout_s"])) for line in metrics)
-        is_whole = boundary == "reward" or not broken  # a reward is asked when all is over
+        is_whole = boundary == "reward"  # which is asked when the episode is over
+        if noticed_s is None:
+            noticed_s = collected if is_whole else max((e.seconds for e in broken), default=0.0)
         self.row(
             boundary,
             fault,
             f"whole run, {place}",
             deadline_s=deadline_s,
-            noticed_s=collected if is_whole else max((e.seconds for e in broken), default=0.0),
+            noticed_s=noticed_s,
             counted=_counted(boundary, failed, unscored),
             then=f"{steps} steps trained on {_others(len(episodes) - failed - unscored)}",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -76,6 +77,28 @@ async def collected(
         )
     finally:
         await by.close()
+
+
+@contextmanager
+def heard() -> Iterator[list[logging.LogRecord]]:
+    """What the pool says of its servers and of requests that are made again."""
+    lines: list[logging.LogRecord] = []
+    handler, logger = logging.Handler(), logging.getLogger("agentrl.engines.vllm")
+    handler.emit = lines.append  # type: ignore[method-assign, assignment]
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def noticed_after(server: FakeVllm, lines: Sequence[logging.LogRecord]) -> float:
+    """How long after a server failed anything was said of it; 0 if nothing was."""
+    said = [line.created - server.failed_at for line in lines]
+    return min((after for after in said if after > 0), default=0.0)
 
 
 class Weights:

@@ -98,6 +98,8 @@ class Vllm:
     """How weights get to the servers: all of them through shared memory (`shm`) or from GPU to GPU
     (`nccl`, which needs vLLM beside the trainer too); of a LoRA policy the adapter alone (`lora`),
     or all with the adapter added (`merged`). `auto` takes `lora` where there is one, else `shm`."""
+    keep_kv: bool = False
+    """Keys and values survive a push: what older weights made of a prompt is not computed again."""
     host: str = "127.0.0.1"
     """An address of this machine that the servers reach, for `nccl`."""
     sleep: bool = False
@@ -191,7 +193,11 @@ class Vllm:
         assert self._policy is not None
         pool = Pool(
             push=Pusher(
-                way=self._way, alpha=_alpha(self._policy), host=self.host, push_s=self.push_s
+                way=self._way,
+                alpha=_alpha(self._policy),
+                keep_kv=self.keep_kv,
+                host=self.host,
+                push_s=self.push_s,
             ),
             folder=folder,
             fresh=held if isinstance(held, HeldFolder) else None,

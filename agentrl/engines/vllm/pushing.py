@@ -25,6 +25,8 @@ class Pusher:
     way: Way
     alpha: float = 0.0
     """`lora_alpha` of the policy's adapter; 0 where it has none."""
+    keep_kv: bool = False
+    """Keys and values of older weights are gone on with."""
     host: str = "127.0.0.1"
     """An address of this machine that servers reach; for NCCL."""
     push_s: float
@@ -51,7 +53,12 @@ class Pusher:
             for client in clients:
                 client.model = weights.ADAPTER
             await weights.push_adapter(
-                clients, tensors, version, alpha=self.alpha, timeout_s=self.push_s
+                clients,
+                tensors,
+                version,
+                alpha=self.alpha,
+                keep_kv=self.keep_kv,
+                timeout_s=self.push_s,
             )
             return
         whole = weights.merged(tensors, alpha=self.alpha) if is_adapted else tensors
@@ -71,7 +78,7 @@ class Pusher:
                 await link.connect(timeout_s=self.push_s)
             except DeadlineError as error:
                 raise EngineError(str(error)) from error
-        await link.push(tensors, version, timeout_s=self.push_s)
+        await link.push(tensors, version, keep_kv=self.keep_kv, timeout_s=self.push_s)
         self._link = link
 
 

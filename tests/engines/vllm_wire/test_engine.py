@@ -104,6 +104,19 @@ def test_a_server_that_computes_another_function_is_not_sampled_from() -> None:
     assert [body for body in server.asked if body["token_ids"] == PROMPT] == []
 
 
+@pytest.mark.parametrize("keep_kv", [False, True])
+def test_a_push_drops_keys_and_values_unless_they_are_kept(keep_kv: bool) -> None:
+    policy = shared_policy()
+    with servers(policy) as [server]:
+
+        async def verb(engine: Vllm) -> None:
+            server.paths.clear()
+            await engine.load_weights(tensors(policy, 1.0), 1)
+
+        play(engine_of([server], keep_kv=keep_kv), policy, verb)
+    assert ("/reset_prefix_cache" in server.paths) is not keep_kv
+
+
 def test_a_later_start_pushes_the_new_policy_to_the_servers_that_run() -> None:
     first, second = shared_policy(), trained_policy(seed=3, steps=2)
     with servers(first) as [server]:

@@ -15,7 +15,7 @@ from support.fake_vllm import FakeVllm, Fault
 from support.fault_log import FaultLog
 from support.models import CHATML, save_model
 from support.whole_runs import column, tiny, training_envs
-from support.wire import servers
+from support.wire import heard, noticed_after, servers
 
 __all__ = ["training_envs"]
 
@@ -67,7 +67,7 @@ def test_a_run_outlives_a_server_that_fails(
     tmp_path: Path,
     fault_log: FaultLog,
 ) -> None:
-    with servers(policy_of(tmp_path), 2) as running:
+    with servers(policy_of(tmp_path), 2) as running, heard() as lines:
         # Siblings go to the first server; the first push is that of the start.
         running[0].hit(fault, after=1)
         folder = run(tmp_path, running, *mode)
@@ -81,6 +81,7 @@ def test_a_run_outlives_a_server_that_fails(
         steps=STEPS,
         per_step=GROUP,
         failed=failed,
+        noticed_s=None if failed else noticed_after(running[0], lines),
     )
 
 

@@ -65,7 +65,14 @@ class Pusher:
         if self.way == "nccl":
             await self._broadcast(clients, whole, version)
         else:
-            await weights.push(clients, whole, version, memory=self._memory, timeout_s=self.push_s)
+            await weights.push(
+                clients,
+                whole,
+                version,
+                keep_kv=self.keep_kv,
+                memory=self._memory,
+                timeout_s=self.push_s,
+            )
 
     async def _broadcast(
         self, clients: Sequence[Client], tensors: Mapping[str, torch.Tensor], version: int

@@ -279,8 +279,10 @@ class Config:
     """The tokenizer of a model built from a config."""
     lora: Lora | None = None
     """Low-rank adapters; `none` trains all weights."""
-    env: Annotated[protocols.Env, Slot("env")] = field(default_factory=DefaultPart("env", "babyai"))
-    """The environment and its settings."""
+    env: Annotated[protocols.Env, Slot("env", many="mixture")] = field(
+        default_factory=DefaultPart("env", "babyai")
+    )
+    """The environment and its settings, or a list of them, each with a `weight`."""
     renderer: Annotated[str, Named("renderer", also=("auto",))] = "auto"
     """Messages to tokens; `auto` takes `template` where the tokenizer has a chat template, else
     `plain`."""

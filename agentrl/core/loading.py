@@ -166,6 +166,8 @@ class _Reader:
     def _part(
         self, shape: Shape, slot: Slot, raw: object, key: str, default: Default | None
     ) -> object:
+        if isinstance(raw, list) and slot.many:
+            raw = {"name": slot.many, "parts": [_weighted(slot.name, one) for one in raw]}
         settings = dict(raw) if isinstance(raw, dict) else {}
         base = raw.base if isinstance(raw, _Patch) else _ABSENT
         name = settings.pop("name", base) if isinstance(raw, dict) else raw
@@ -244,6 +246,13 @@ class _Reader:
         known = f" (known: {', '.join(registry.names(slot.name)) or 'none'})" if slot else ""
         self.problems.append(f"{key}: {words}{known}" if key else f"{words}{known}")
         return _BAD
+
+
+def _weighted(slot: str, raw: object) -> dict[str, object]:
+    """One of a list of parts: its settings, and its weight beside them."""
+    if not isinstance(raw, dict) or "weight" not in raw:
+        return {slot: raw}
+    return {slot: {k: v for k, v in raw.items() if k != "weight"}, "weight": raw["weight"]}
 
 
 def _copy(raw: object) -> object:

@@ -31,6 +31,8 @@ class Slot:
     name: str
     none: str = "none"
     """The word that stands for None where the field allows it."""
+    many: str = ""
+    """The part that a list of parts with weights makes, where the field allows one."""
 
 
 @dataclass(frozen=True)

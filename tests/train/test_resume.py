@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from agentrl.core import registry
 from agentrl.core.errors import CheckpointError, ConfigError
 from agentrl.core.types import Json, Task
+from agentrl.engines import threads
 from agentrl.track.jsonl import read_metrics
 from agentrl.train.checkpoint import Checkpoints, verify
 from agentrl.train.loop import train
@@ -59,6 +62,27 @@ def test_every_kind_of_run_goes_on_exactly(tmp_path: Path, settings: list[str]) 
     config = tiny(tmp_path / "b", *KEPT, *settings)
     stopped(config, 2)
     assert differences(straight, train(config, "auto")) == []
+
+
+def test_with_several_threads_a_run_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "WIDE", 2**17)
+    seen = set()
+    alone = threads.Passes.run
+
+    def run(self: threads.Passes, tokens: int, work: Callable[[], object]) -> object:
+        seen.add(tokens * self.weights >= threads.WIDE)
+        return alone(self, tokens, work)
+
+    monkeypatch.setattr(threads.Passes, "run", run)
+    torch.set_num_threads(2)
+    settings = (*KEPT, "run.steps=2", "engine=transformers")
+    straight = train(tiny(tmp_path / "a", *settings))
+    config = tiny(tmp_path / "b", *settings)
+    stopped(config, 1)
+    assert differences(straight, train(config, "auto")) == []
+    assert seen == {True, False}, "passes with one thread and with all"
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ SHOWN = {
         "format=answer",
         "numbers=3 format=trace",
     ),
+    "tools": ("steps=2", "steps_low=3 steps=3 together=1.0 infeasible=0.0"),
     "game24": ("rules=restricted", "rules=full largest=9"),
     "sudoku": ("givens=8",),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),

@@ -83,6 +83,8 @@ class Env(ABC):
     timeout_s: ClassVar[float] = 30.0
     actions: ClassVar[str] = "plain"
     """The action format that fits this env unless the config names another."""
+    splits: ClassVar[tuple[Split, ...]] = ("train", "dev", "test")
+    """The splits that there are; a benchmark may have `test` alone."""
     takes_text: ClassVar[bool] = False
     """Every reply has to reach `step`, as text where no action was read in it."""
 

@@ -174,7 +174,7 @@ def _in_full(result: CheckResult, columns: int) -> list[str]:
 def check_env(
     env: Env,
     *,
-    split: Split = "train",
+    split: Split | None = None,
     tasks: int = 5,
     timeout_s: float | None = None,
     may_spawn: bool = True,
@@ -183,7 +183,7 @@ def check_env(
 
     Args:
         env: a template; the checks run on copies of it.
-        split: whose tasks are played.
+        split: whose tasks are played; the first that the env has unless given.
         tasks: how many are played.
         timeout_s: deadline of each call; the env's own unless given.
         may_spawn: without it, checks that need another process are skipped, unless the env itself
@@ -193,7 +193,9 @@ def check_env(
     name = slot_and_name[1] if slot_and_name else type(env).__name__
     began = time.monotonic()
     limit = timeout_s or env.timeout_s
-    bench = Bench(env=env, split=split, count=tasks, timeout_s=limit, may_spawn=may_spawn)
+    bench = Bench(
+        env=env, split=split or env.splits[0], count=tasks, timeout_s=limit, may_spawn=may_spawn
+    )
     results = asyncio.run(_all_checks(bench))
     return CheckReport(env=name, results=tuple(results), seconds=time.monotonic() - began)
 

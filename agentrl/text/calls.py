@@ -53,17 +53,20 @@ def canonical(one: Call) -> str:
 
 
 def calls_of(action: Action) -> list[Call]:
-    """The calls that an action holds.
+    """The calls that an action holds; a string may hold several, with white space between them.
 
     Raises:
         DataError: it holds something else.
     """
     found = []
     for text in [action] if isinstance(action, str) else action:
-        one = as_call(read_json(text), "arguments")
-        if one is None:
-            raise DataError(f"expected a call such as {call('look', at='x')}, got {text!r:.200}")
-        found.append(one)
+        for value in objects_at(text, 0, "") or [None]:
+            one = as_call(value, "arguments")
+            if one is None:
+                raise DataError(
+                    f"expected a call such as {call('look', at='x')}, got {text[:200]!r}"
+                )
+            found.append(one)
     return found
 
 

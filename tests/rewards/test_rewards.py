@@ -19,7 +19,7 @@ def turn(reward: float, action: str) -> Turn:
 
 
 SOLVED = Trajectory(
-    task=Task(id="t", seed=0, answer="Blue"),
+    task=Task(id="t", seed=0, answer="Blue", data={"gold": [{"name": "look", "arguments": {}}]}),
     turns=(turn(0.25, "look"), turn(0.5, " blue ")),
     stop=Stop.DONE,
     success=True,

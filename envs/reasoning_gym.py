@@ -294,7 +294,8 @@ def _generator(dataset: str, settings: str, level: int | None, block: int) -> Ge
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"env.config: {dataset} does not take {settings}: {error} (it has the fields "
+            f"env.config: {dataset} does not take {settings}"
+            f"{'' if level is None else f' at level {level}'}: {error} (it has the fields "
             f"{', '.join(config_class.__dataclass_fields__)})"
         ) from error
 

@@ -91,6 +91,8 @@ class FakeVllm(FakeHttp):
     max_model_len: int = 256
     token_s: float = 0.0
     """How long a token takes at least."""
+    push_s: float = 0.0
+    """How long weights take to arrive."""
     image: tuple[int, int] = (-1, 1)
     """The placeholder of an image, and how many tokens an image takes."""
 
@@ -222,6 +224,7 @@ class FakeVllm(FakeHttp):
         if not Path(path).exists():
             raise refused(f"{path}: trainer and server do not share their memory", 500)
         self._update |= load_file(path)
+        await asyncio.sleep(self.push_s)
         fault = self._due(push=True)
         self._is_hung |= fault == "push silent"
         if fault in ("push hangs", "push silent"):

@@ -219,10 +219,12 @@ class Pool:
         for replica in self.replicas:
             if replica.state is State.GONE and replica.server is None:
                 self._spawn("return", replica, partial(self._return, replica))
-        there = [replica for replica in self.replicas if self._is_there(replica)]
+        there: list[Replica] = []
         async with AsyncExitStack() as turns:
-            for replica in there:
-                await turns.enter_async_context(replica.turn)
+            for replica in self.replicas:
+                if self._is_there(replica):
+                    await turns.enter_async_context(replica.turn)
+                    there.append(replica)
             failures = await self._give(there)
         for replica, failure in failures.items():
             replica.break_off(f"a push failed: {failure}", is_sick=False)
@@ -250,32 +252,47 @@ class Pool:
 
         Weights that are gone are no failure: the servers stay broken until newer ones come.
         """
-        held, failures = self._held, dict[Replica, str]()
-        assert held is not None
+        failures: dict[Replica, str] = {}
+        held: Held | None = None
+        taken = list(replicas)
+        while taken and held is not self._held:  # newer weights may come meanwhile
+            held = self._held
+            assert held is not None
+            try:
+                failures |= await self._push_once(taken, held)
+            except GoneError as error:
+                for replica in taken:
+                    replica.state, replica.why = State.BROKEN, str(error)
+                if held is self._held:
+                    return failures
+                continue
+            taken = [replica for replica in taken if replica not in failures]
+        for replica in taken:
+            assert held is not None
+            replica.has(held.version)
+        self._tell()
+        return failures
+
+    async def _push_once(self, replicas: Sequence[Replica], held: Held) -> dict[Replica, str]:
+        """Push, and hear from every server that it has the weights. Raises `GoneError`."""
+        failures: dict[Replica, str] = {}
         try:
             async with _guarded(replicas):
                 clients = [replica.client for replica in replicas]
                 await self.push(clients, held.tensors(), held.version)
-            held.check()
-        except GoneError as error:
-            for replica in replicas:
-                replica.state, replica.why = State.BROKEN, str(error)
-            return {} if held is self._held else await self._give(replicas)
+        except GoneError:
+            raise
         except PushError as error:
             failures = {replicas[i]: str(failure.error) for i, failure in error.failures.items()}
         except EngineError as error:
-            failures = dict.fromkeys(replicas, str(error))
-        taken = [replica for replica in replicas if replica not in failures]
-        if held is not self._held:
-            return failures | await self._give(taken)
-        for replica in taken:
-            try:
-                await replica.confirm(held.version)
-            except (EngineError, DeadlineError) as error:
-                failures[replica] = str(error)
-            else:
-                replica.has(held.version)
-        self._tell()
+            return dict.fromkeys(replicas, str(error))
+        held.check()
+        for replica in replicas:
+            if replica not in failures:
+                try:
+                    await replica.confirm(held.version)
+                except (EngineError, DeadlineError) as error:
+                    failures[replica] = str(error)
         return failures
 
     # --- failures ---------------------------------------------------------------------------------
@@ -331,8 +348,9 @@ class Pool:
             held = self._held
             if replica.server is not None and held is not None and held is self.fresh:
                 await replica.client.name_weights(held.version, timeout_s=self.push_s)
-                replica.has(held.version)
-                self._tell()
+                if held is self._held:
+                    replica.has(held.version)
+                    self._tell()
         except (EngineError, DeadlineError) as error:
             return f"{error}{await _last_words(replica.server)}"
         return None
@@ -377,8 +395,8 @@ class Pool:
         for replica in self.replicas:
             replica.state, replica.why = State.GONE, "it was closed"
             await replica.client.close()
-            if replica.server is not None:
-                await replica.server.stop()
+        own = [replica.server for replica in self.replicas if replica.server is not None]
+        await asyncio.gather(*(server.stop() for server in own))
         self._tell()
 
 

@@ -125,6 +125,8 @@ class Replica:
                     answer = await self.client.generate(
                         prompt_ids, params, request_id=name, priority=priority, pictures=pictures
                     )
+        except DeadlineError as error:  # it was given up
+            raise LostError(str(error)) from error
         except TimeoutError as error:
             raise self._lost() from error
         except ServerError as error:
@@ -166,6 +168,8 @@ class Replica:
             with self._watched() as cut:
                 async with cut:
                     return await self.client.probe(ids, timeout_s=None)
+        except DeadlineError as error:  # it was given up
+            raise LostError(str(error)) from error
         except TimeoutError as error:
             raise self._lost() from error
         except ServerError as error:

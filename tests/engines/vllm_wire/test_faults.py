@@ -67,7 +67,7 @@ def tell(story: Story, count: int = 2, **changes: object) -> Outcome:
             noticed_s = noticed_after(running[0], lines)
             return Outcome(groups, noticed_s, states, weights.check(groups))
 
-        return play(engine_of(running, silence_s=DEADLINE_S, **changes), policy, verb)
+        return play(engine_of(running, **{"silence_s": DEADLINE_S, **changes}), policy, verb)
 
 
 def hits(fault: Fault, after: int = 2) -> Story:
@@ -214,6 +214,26 @@ def test_a_server_that_comes_back_gets_the_weights_with_the_next_push() -> None:
     assert told.versions == {0, 1}
 
 
+def test_a_server_that_is_late_with_one_push_gets_the_next_before_it_is_sampled_from() -> None:
+    async def story(engine: Vllm, running: list[FakeVllm], weights: Weights) -> list[Group]:
+        running[0].hit("killed")
+        await collected(engine, weights.policy)
+        running[0].revive()
+        running[0].push_s = 1.5
+        for _ in range(3):
+            await weights.push(engine)
+            await asyncio.sleep(0.05)
+        assert engine._pool is not None
+        assert [replica.is_ready for replica in engine._pool.replicas] == [False, True]
+        async with asyncio.timeout(10):
+            while len(engine._pool.ready) < 2:
+                await asyncio.sleep(0.01)
+        assert [server.weights for server in running] == ["3", "3"]
+        return await collected(engine, weights.policy, step=1)
+
+    assert tell(story, silence_s=10.0).versions == {3}
+
+
 def test_tokens_in_flight_while_a_push_fails_are_not_used() -> None:
     async def story(engine: Vllm, running: list[FakeVllm], weights: Weights) -> list[Group]:
         for server in running:
@@ -224,7 +244,7 @@ def test_tokens_in_flight_while_a_push_fails_are_not_used() -> None:
         await weights.push(engine)
         return await playing
 
-    told = tell(story)
+    told = tell(story, silence_s=10.0)
     assert [t.failure for group in told.groups for t in group.trajectories] == [None] * EPISODES
 
 

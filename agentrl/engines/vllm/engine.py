@@ -426,9 +426,13 @@ def _vocabulary(policy: LoadedPolicy) -> int:
     return int(policy.module.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
 
+SAVING = ("architectures", "dtype", "transformers_version")
+"""What a config has only once the model was saved."""
+
+
 def _shape(policy: LoadedPolicy) -> str:
     """What servers cannot change while they run."""
     settings: dict[str, object] = policy.module.config.to_dict()  # type: ignore[operator, union-attr]
-    fixed = {key: settings[key] for key in sorted(settings) if not key.startswith("_")}
+    fixed = {k: settings[k] for k in sorted(settings) if k not in SAVING and not k.startswith("_")}
     adapters: Mapping[str, Any] = getattr(policy.module, "peft_config", {})
     return f"{fixed} {[(one.r, one.target_modules) for one in adapters.values()]}"

@@ -13,8 +13,8 @@ from agentrl.core.config import Config, Lora
 from agentrl.core.errors import ConfigError, EngineError
 from agentrl.core.loading import load, to_yaml
 from agentrl.core.types import Completion, Image, SamplingParams
-from agentrl.engines.policy import LoadedPolicy
-from agentrl.engines.vllm.engine import Vllm, interpreter
+from agentrl.engines.policy import LoadedPolicy, load_policy
+from agentrl.engines.vllm.engine import Vllm, _shape, interpreter
 from agentrl.train.lora import add_lora
 from agentrl.train.sync import push
 from support.models import logprobs, shared_policy, tiny_policy, trained_policy
@@ -130,6 +130,14 @@ def test_a_later_start_pushes_the_new_policy_to_the_servers_that_run() -> None:
         assert server.pushes == 3
     exact = logprobs(second.module, [*PROMPT, *answer.ids], 0.8)[len(PROMPT) - 1 :]
     assert torch.tensor(answer.logprobs).sub(exact).abs().max() < 1e-5
+
+
+def test_a_model_that_was_saved_and_read_back_needs_no_other_servers(tmp_path: Path) -> None:
+    built = tiny_policy(seed=9)
+    before = _shape(built)
+    built.save(tmp_path)
+    assert _shape(load_policy(str(tmp_path), seed=0, device="cpu")) == before
+    assert _shape(tiny_policy(hidden_size=16)) != before
 
 
 def test_episodes_stay_with_their_server_and_siblings_go_to_that_of_their_group() -> None:

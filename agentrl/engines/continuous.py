@@ -49,7 +49,6 @@ class Batch:
         self.active: list[Row] = []
         self.idle: list[Row] = []
         self.pool: Pool | None = None
-        self.largest = (8, 0)
 
     @property
     def has_work(self) -> bool:
@@ -188,10 +187,7 @@ class Batch:
 
     def _sample(self) -> list[Answer]:
         count = len(self.idle)
-        self.pool = pool = fit(
-            self.pool, self.shape, self.capacity, self.active, self.idle, self.largest
-        )
-        self.largest = max(self.largest[0], pool.slots), max(self.largest[1], pool.length)
+        self.pool = pool = fit(self.pool, self.shape, self.capacity, self.active, self.idle)
         self.stats.evicted += count - len(self.idle)
         following = self._follow()
         budget = self.step_tokens

@@ -8,14 +8,15 @@ layers, `S` slots, `K` key heads, `L` positions, `D` numbers of a head.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from agentrl.engines.rows import Row, whole_grains
+from agentrl.engines.rows import GRAIN, Row, whole_grains
 
 
 class Shape(NamedTuple):
@@ -55,9 +56,10 @@ class Pool:
     def __init__(self, shape: Shape, slots: int, length: int) -> None:
         self.shape, self.slots, self.length = shape, slots, length
         size = (2, shape.layers, slots, shape.heads, length, shape.width)
-        if shape.device.type == "cpu":  # calloc: what no row touches takes no memory
-            zeros = np.zeros(math.prod(size) * shape.dtype.itemsize, dtype=np.uint8)
-            self.content = torch.from_numpy(zeros).view(shape.dtype).view(size)
+        if shape.device.type == "cpu":
+            self.content = torch.frombuffer(
+                _untouched(math.prod(size) * shape.dtype.itemsize), dtype=shape.dtype
+            ).view(size)
         else:
             self.content = torch.zeros(size, dtype=shape.dtype, device=shape.device)
 
@@ -85,18 +87,23 @@ class Pool:
         self.content[:, :, slot] = 0
 
 
+def _untouched(size: int) -> mmap.mmap:
+    """Zeros that take memory page by page, as they are written; in huge pages one row of a slot
+    would take that of many."""
+    made = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel that has no huge pages
+            made.madvise(mmap.MADV_NOHUGEPAGE)
+    return made
+
+
 def fit(
-    pool: Pool | None,
-    shape: Shape,
-    capacity: int,
-    active: Sequence[Row],
-    idle: list[Row],
-    least: tuple[int, int] = (8, 0),
+    pool: Pool | None, shape: Shape, capacity: int, active: Sequence[Row], idle: list[Row]
 ) -> Pool:
     """The pool, or a larger one, with slots for the active rows and for the idle ones; of these, so
-    many are dropped, the longest unused first, that it has at most `capacity` tokens. It grows to
-    powers of two, and to `least` slots and positions, as far as that goes; a new one has room for
-    turns to come, since growing means to copy."""
+    many are dropped, the longest unused first, that it has at most `capacity` tokens. Growing means
+    to copy: on a CPU, where room costs nothing, slots are as long as that goes; elsewhere it grows
+    to powers of two."""
     idle.sort(key=lambda row: -row.used)
     while True:
         rows = len(active) + len(idle)
@@ -107,9 +114,10 @@ def fit(
     if pool is not None and rows <= pool.slots and length <= pool.length:
         return pool
     reach = max(length, *(row.request.reach for row in active if row.request))
-    turns_to_come = 2 if pool is None and not least[1] else 1
-    slots = max(1 << (rows - 1).bit_length(), least[0])
-    long = max(turns_to_come << (reach - 1).bit_length(), least[1], pool.length if pool else 0)
+    slots = 1 << max(rows - 1, 7).bit_length()
+    long = max(1 << (reach - 1).bit_length(), pool.length if pool is not None else 0)
+    if shape.device.type == "cpu":
+        long = max(capacity // slots // GRAIN * GRAIN, reach)
     sizes = ((slots, long), (rows, long), (rows, reach), (rows, length))
     size = next((s, n) for s, n in sizes if s * n <= capacity or (s, n) == sizes[-1])
     if pool is None:

@@ -318,12 +318,16 @@ def _thousand(engine: str, folder: str, line: Any) -> None:
 
 
 async def watch_pool(engine: object, sizes: list[float]) -> None:
-    """Note what the engine's keys and values take (MiB); an engine without a pool keeps none."""
+    """Note what the engine's keys and values take (MiB), at least: slots as far as rows were seen
+    to fill them. An engine without a pool keeps none."""
+    filled: dict[int, int] = {}
     while True:
         sampler = getattr(engine, "_sampler", None)
-        pool = sampler.batch.pool if sampler is not None else None
-        if pool is not None:
-            sizes.append(pool.slots * pool.length * pool.shape.token_bytes / 2**20)
+        batch = sampler.batch if sampler is not None else None
+        for row in [*batch.active, *batch.idle] if batch is not None else []:
+            filled[row.slot] = max(filled.get(row.slot, 0), row.filled)
+        if batch is not None:
+            sizes.append(sum(filled.values()) * batch.shape.token_bytes / 2**20)
         await asyncio.sleep(0.02)
 
 

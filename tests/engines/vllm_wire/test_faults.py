@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from agentrl.core.errors import EngineError
 from agentrl.core.types import Group
@@ -212,6 +213,29 @@ def test_a_server_that_comes_back_gets_the_weights_with_the_next_push() -> None:
     told = tell(story)
     assert told.states == ["ready", "ready"]
     assert told.versions == {0, 1}
+
+
+def test_weights_that_the_trainer_has_changed_are_not_pushed_again() -> None:
+    async def story(engine: Vllm, running: list[FakeVllm], weights: Weights) -> list[Group]:
+        running[0].hit("strange", after=2)
+        with torch.no_grad():
+            for weight in weights.policy.module.parameters():
+                weight.mul_(1.0 + 1e-6)
+        await engine.load_weights(weights.tensors(), 0)
+        with torch.no_grad():
+            next(weights.policy.module.parameters()).mul_(1.1)
+        pushes = running[0].pushes
+        playing = asyncio.create_task(collected(engine, weights.policy))
+        await asyncio.sleep(0.5)
+        assert engine._pool is not None
+        assert (engine._pool.ready, running[0].pushes) == ([], pushes)
+        assert not playing.done(), "episodes wait for the next push"
+        await weights.push(engine)
+        return await playing
+
+    told = tell(story, count=1, silence_s=10.0)
+    assert [t.failure for group in told.groups for t in group.trajectories] == [None] * EPISODES
+    assert told.versions >= {1}
 
 
 def test_a_server_that_is_late_with_one_push_gets_the_next_before_it_is_sampled_from() -> None:

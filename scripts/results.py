@@ -42,6 +42,7 @@ RECIPES = {
     "babyai-GoToObj": ("grpo", "rloo", "async"),
     "babyai-GoToLocalS6N2": ("grpo", "rloo"),
     "countdown": ("grpo", "dr_grpo", "rloo"),
+    "tools": ("grpo",),
     "game24": ("grpo",),
     "quickstart": ("grpo", "async"),
 }

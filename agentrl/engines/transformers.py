@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 import torch
 from annotated_types import Ge
@@ -54,10 +54,10 @@ class Transformers:
     again when they come back."""
     max_batch: Annotated[int, Ge(1)] = 256
     """Most requests that are sampled at once (1 or more); more wait in order."""
-    push: Literal["drop", "keep"] = "drop"
-    """What becomes of keys and values when new weights come: dropped, so that every token is of one
-    version's computation, or kept, which costs nothing and leaves rows that are on their way with
-    older keys and values (a mismatch correction has to bear it)."""
+    keep_kv: bool = False
+    """Go on with keys and values that older weights made when new ones come, which costs nothing;
+    else they are dropped, so that every token is computed by weights of one version. Rows that
+    are on their way are then of several, and a mismatch correction has to bear it."""
     step_tokens: Annotated[int, Ge(1)] = 4096
     """Most prompt tokens in one forward pass (1 or more); longer prompts are computed in parts."""
 
@@ -176,7 +176,7 @@ class Transformers:
                 except RuntimeError as error:
                     why = f"weights of version {version} do not fit: {error}"
                     raise EngineError(why) from error
-            if self.push == "drop":
+            if not self.keep_kv:
                 batch.forget()
             batch.version = version
 

@@ -419,14 +419,14 @@ def test_a_push_drops_what_was_computed_and_tokens_tell_their_version() -> None:
     alike([second], pushed(policy, (*prompt, *first.ids)))
 
 
-@pytest.mark.parametrize("push", ["drop", "keep"])
-def test_what_was_computed_is_computed_anew_after_a_push_unless_it_is_kept(push: str) -> None:
+@pytest.mark.parametrize("keep_kv", [False, True])
+def test_what_was_computed_is_computed_anew_after_a_push_unless_it_is_kept(keep_kv: bool) -> None:
     policy = tiny_policy(seed=4)
     other = {name: tensor + 0.05 for name, tensor in policy.module.state_dict().items()}
     prompt = PROMPTS[3]
 
     async def ask() -> tuple[int, Completion]:
-        engine = Transformers(push=push)  # type: ignore[arg-type]
+        engine = Transformers(keep_kv=keep_kv)
         await engine.start(policy)
         first = await engine.generate(prompt, params(), episode=0, group=0)
         before = engine.stats.prefilled
@@ -436,7 +436,7 @@ def test_what_was_computed_is_computed_anew_after_a_push_unless_it_is_kept(push:
         return engine.stats.prefilled - before, second
 
     computed, second = asyncio.run(ask())
-    assert (computed > len(prompt)) is (push == "drop")
+    assert (computed > len(prompt)) is not keep_kv
     assert [version for version, _ in second.versions] == [1]
 
 

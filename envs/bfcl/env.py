@@ -4,11 +4,15 @@ Data, admissible answers and checkers are those of the package `bfcl-eval`, whic
 this one: `pip download --no-deps bfcl-eval -d ~/.cache/agentrl/bfcl` fetches its wheel (2 MB), and
 it is read there (`package.py`).
 
-A task of the single-turn categories is one message: the calls that it holds are compared with the
-admissible ones by syntax tree, or, where no function fits, there must be none. In `multi_turn_base`
-calls are carried out, a message without a call ends the user's turn, and in the end the state and
-the answers of every turn are compared with those of the package's own calls. Names of functions
-are shown as they are, dots included, as the package does for models that are prompted.
+    agentrl eval CHECKPOINT env=bfcl env.category=parallel rollout.max_turns=1
+    agentrl eval CHECKPOINT env=bfcl env.category=multi_turn_base rollout.max_turns=60
+
+(with `actions=hermes_talk` if the run had set another format). A task of the single-turn categories
+is one message: the calls that it holds are compared with the admissible ones by syntax tree, or,
+where no function fits, there must be none. In `multi_turn_base` calls are carried out, a message
+without a call ends the user's turn, and in the end the state and the answers of every turn are
+compared with those of the package's own calls. Names of functions are shown as they are, dots
+included, as the package does for models that are prompted.
 """
 
 from __future__ import annotations
@@ -74,7 +78,7 @@ class Bfcl(Env):
         if split != "test":
             raise ConfigError(
                 f"env: bfcl has a test split only, got {split!r}: it is for evaluation, agentrl "
-                "eval CHECKPOINT --env bfcl --split test; train on another env, such as tools"
+                "eval CHECKPOINT env=bfcl; train on another env, such as tools"
             )
         return [
             Task(

@@ -280,15 +280,22 @@ class Vllm:
         module = self._policy.module
         ids = random.Random(0).choices(range(pool.vocabulary), k=PROBED)
         ours = policy_logprobs(module, ids)
-        is_exact = next(module.parameters()).dtype == torch.float32
         for url, theirs in (await pool.probe(ids)).items():
-            gap = _gap(ours, theirs, is_exact=is_exact)
-            if gap > (EXACT if is_exact else ROUNDED):
+            gap = _gap(ours, theirs, is_exact=self.is_exact)
+            if gap > (EXACT if self.is_exact else ROUNDED):
                 raise EngineError(
                     f"vLLM server {url} does not compute what the policy computes: logprobs of "
                     f"{PROBED} tokens differ by {gap:.2e} nats; see that engine.dtype is the "
                     "policy's, and that vLLM knows this architecture"
                 )
+
+    @property
+    def is_exact(self) -> bool:
+        """Servers compute in float32, as the policy does, so that logprobs agree but for a few
+        roundings. Shorter types are compared by their means."""
+        assert self._policy is not None
+        kind = next(self._policy.module.parameters()).dtype
+        return kind == torch.float32 and self.dtype in ("auto", "float32")
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -373,7 +380,7 @@ class Vllm:
         pool = self._open_pool("probed")
         assert self._policy is not None
         await self._wake()
-        is_exact = next(self._policy.module.parameters()).dtype == torch.float32
+        is_exact = self.is_exact
         answers = await pool.probe(ids)
         (first, best), *others = answers.items()
         for url, theirs in others:

@@ -64,6 +64,19 @@ def test_a_push_reaches_every_server_and_passes_the_parity_probe(scale_out: bool
     assert [answer.versions for answer in answers] == [((1, len(a.ids)),) for a in answers]
 
 
+def test_servers_in_a_shorter_type_than_the_trainer_are_compared_by_their_mean() -> None:
+    policy = trained_policy(steps=2)
+
+    async def verb(engine: Vllm) -> float:
+        return await push(engine, policy.module, 1, IDS, tensors=policy.module.state_dict())
+
+    with servers(policy) as [server]:
+        server.module.bfloat16()
+        assert 1e-4 < play(engine_of([server], dtype="bfloat16"), policy, verb) < 5e-2
+        with pytest.raises(EngineError, match="does not compute what the policy computes"):
+            play(engine_of([server]), policy, verb)
+
+
 def test_a_push_that_was_said_to_arrive_and_did_not_fails_the_parity_probe() -> None:
     policy = trained_policy(steps=2)
     with servers(policy) as [server]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import re
 from base64 import b64encode
@@ -25,6 +26,9 @@ import httpx
 from agentrl.core.errors import DeadlineError, EngineError
 from agentrl.core.types import Completion, Finish, Image, SamplingParams
 
+logger = logging.getLogger(__name__)
+
+KNOWN = ("0.31", "0.32", "0.33")
 TOKENS = "/inference/v1/generate"
 TEXT = "/v1/completions"
 HEALTH = "/health"
@@ -180,6 +184,11 @@ class Client:
         """
         about = await self.get("/version", timeout_s=timeout_s)
         self.version = str(about.get("version")) if isinstance(about, dict) else ""
+        if not self.version.startswith(tuple(f"{known}." for known in KNOWN)):
+            logger.warning(
+                "vLLM server %s is of version %s, and agentrl was written for %s; it is tried",
+                *(self.url, self.version or "unknown", ", ".join(KNOWN)),
+            )
         self.has_tokens = self.has_priorities = True
         hot = SamplingParams(temperature=2.0, max_tokens=1, seed=1)
         try:

@@ -204,6 +204,15 @@ def test_a_server_with_raw_logprobs_is_not_taken() -> None:
         ask(server, lambda client: client.probe([1, 2], timeout_s=SOON_S))
 
 
+def test_a_version_that_nobody_tried_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with fake(shared_policy()) as server:
+        ask(server, lambda client: client.probe([1, 2], timeout_s=SOON_S))
+        assert caplog.text == ""
+        server.speaks = "0.40.1"  # type: ignore[assignment]
+        ask(server, lambda client: client.probe([1, 2], timeout_s=SOON_S))
+    assert "is of version 0.40.1, and agentrl was written for 0.31, 0.32, 0.33" in caplog.text
+
+
 def test_tokens_are_counted_while_they_come() -> None:
     with fake(shared_policy()) as server:
 

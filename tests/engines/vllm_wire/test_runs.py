@@ -43,7 +43,7 @@ def policy_of(folder: Path) -> Any:
     return load_policy(str(path), seed=0, device="cpu")
 
 
-@pytest.mark.parametrize("mode", [(), AHEAD], ids=["sync", "async"])
+@pytest.mark.parametrize("mode", [(), pytest.param(AHEAD, marks=SLOW)], ids=["sync", "async"])
 @pytest.mark.parametrize(
     ("fault", "what", "failed"),
     [

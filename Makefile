@@ -79,7 +79,8 @@ results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, thr
 	$(BIN)/python scripts/results.py
 
 bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (43 minutes on 2 cores that had other work as well)
-	for name in engine trie vs_trl overhead async; do \
+	.ci/install-vllm
+	for name in engine trie vs_trl overhead async push; do \
 	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
 	$(BIN)/python scripts/bench/page.py
 

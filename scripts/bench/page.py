@@ -71,6 +71,15 @@ allows (192). The ideal is a step's env time shared evenly by 64 episodes, or it
 is longer: sampling, which an episode waits for as well, is not in it.
 """
 
+PUSH = """\
+## Pushing weights to a vLLM server
+
+From the end of an optimiser step to the first token of the new weights, on a server without a GPU
+(vLLM 0.32, one thread, models with a head of their own). The peer is `save_pretrained` and vLLM's
+own `reload_weights`, which reads the file from the page cache. With tied embeddings that one leaves
+the old head in place, so that the peer would have to start its server anew.
+"""
+
 
 def spread(found: Mapping[str, float], form: str = ".2f") -> str:
     """`median (low-high)`."""
@@ -210,12 +219,30 @@ def ahead(found: Mapping[str, Any]) -> list[str]:
     return [AHEAD, *table(heads, rows)]
 
 
+def push(found: Mapping[str, Any]) -> list[str]:
+    """New weights in a server."""
+    rows = [
+        [
+            f"{case['parameters'] / 1e6:.1f}M",
+            f"**{spread(case['ratio'])}**",
+            spread(case["push_s"], ".3f"),
+            spread(case["reload_s"], ".3f"),
+            f"{case['start_s']:.0f}",
+        ]
+        for case in found["cases"]
+        if "ratio" in case
+    ]
+    heads = ["parameters", "reload / push", "push, s", "reload, s", "start of a server, s"]
+    return [PUSH, *table(heads, rows)]
+
+
 SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "engine": engine,
     "trie": trie,
     "vs_trl": vs_trl,
     "overhead": overhead,
     "async": ahead,
+    "push": push,
 }
 
 

@@ -359,7 +359,7 @@ def test_what_a_part_raises_is_told_at_its_key(pair: None) -> None:
         (
             ["actions=tagd"],
             "actions: no actions is called 'tagd'; did you mean 'tagged'? "
-            "(known: auto, hermes, llama_json, mistral, plain, qwen_xml, tagged)",
+            "(known: auto, hermes, hermes_talk, llama_json, mistral, plain, qwen_xml, tagged)",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -311,4 +312,4 @@ def test_the_interpreter_is_the_named_one_or_that_of_the_variable_or_of_the_fold
 
 def test_without_vllm_the_error_names_the_extra_and_the_environment_of_its_own() -> None:
     with pytest.raises(EngineError, match=r"agentrl\[vllm\].*interpreter of the environment"):
-        play(Vllm(python=interpreter(None)), shared_policy(), sample)
+        play(Vllm(python=Path(sys.executable)), shared_policy(), sample)

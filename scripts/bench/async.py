@@ -176,8 +176,8 @@ class Arm:
 
 def main() -> None:
     """Four arms in turns."""
-    options = measure.parser(__doc__ or "", threads=2)
-    options.add_argument("--steps", type=int, default=7, help="of a run, default %(default)s")
+    options = measure.parser(__doc__ or "", threads=1)
+    options.add_argument("--steps", type=int, default=6, help="of a run, default %(default)s")
     options.add_argument("--staleness", type=int, default=2, help="default %(default)s")
     options.add_argument("--size", default="0.65M", help="of the model, default %(default)s")
     options.add_argument("--tokens", type=int, default=8, help="of a reply, default %(default)s")

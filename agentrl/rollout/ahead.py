@@ -8,6 +8,7 @@ Everything here runs in the event loop of the rollouts; the trainer asks for a s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -16,6 +17,11 @@ from agentrl.core.errors import TrainingError
 from agentrl.core.types import Group, Json, Task
 from agentrl.rollout.gate import Gate
 from agentrl.rollout.staleness import Ledger
+
+logger = logging.getLogger(__name__)
+
+CLOSING_S = 30.0
+"""How long groups that are given up may take to end."""
 
 
 class PlayGroup(Protocol):
@@ -58,6 +64,8 @@ class Ahead:
     async def _played(self, number: int) -> None:
         try:
             group = await self.play(self.task_of(number), number)
+            if number not in self.ledger.out:  # it was dropped, and counted, at this very moment
+                return
             self.complete[number] = group
             self.ledger.complete(number, oldest_version(group, self.ledger.out[number]))
         except asyncio.CancelledError:
@@ -96,12 +104,14 @@ class Ahead:
         self._admit()
 
     async def close(self) -> None:
-        """Give up what is in flight."""
+        """Give up what is in flight; what does not end in time is said and left alone."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running)
+            _, late = await asyncio.wait(running, timeout=CLOSING_S)
+            if late:
+                logger.warning("%d groups did not end within %g s", len(late), CLOSING_S)
 
     def state(self) -> dict[str, Json]:
         """The books, for a checkpoint: what is out begins anew after a resume, and what is

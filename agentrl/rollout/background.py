@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 STOPPING_S = 30.0
 """How long tasks that were cancelled may take to end."""
@@ -68,4 +71,8 @@ async def _cancel_all() -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=STOPPING_S)
     await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
+    try:
+        async with asyncio.timeout(STOPPING_S):
+            await loop.shutdown_default_executor()
+    except TimeoutError:
+        logger.warning("a thread of the rollouts did not end within %g s", STOPPING_S)

@@ -68,11 +68,10 @@ class Session:
 
     def ask(self, request: ChatRequest) -> Reply | None:
         """Queue the request and wait; None when the session is over or nobody answers in time."""
-        if self.is_over:
-            return None
         asked = Asked(request)
         self.events.put(asked)
-        return asked.wait(self.timeout_s)
+        # Only now: a session that is closed meanwhile has emptied its queue already.
+        return None if self.is_over else asked.wait(self.timeout_s)
 
     def close(self) -> None:
         """Answer nobody any more; whoever waits is told."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 LOST = ("gloo", "nccl", "timed out", "connection", "pair closure", "store")
 """Words of what torch.distributed raises, often a bare RuntimeError, when a rank is gone."""
+SETTLE_S = 0.3
+"""How long gloo's threads get to let go of their last work, before the interpreter may end."""
 
 
 @dataclass(kw_only=True)
@@ -152,6 +155,9 @@ class Processes:
         """Leave the group, unless it existed before."""
         if self._is_host and dist.is_initialized():
             dist.destroy_process_group()
+            # A thread of gloo that lets go of its last work needs the GIL, and one that asks for it
+            # while the interpreter ends aborts the process (3 times in 60 after a lost rank).
+            time.sleep(SETTLE_S)
         self._is_host = False
 
 

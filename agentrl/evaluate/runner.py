@@ -219,9 +219,9 @@ def evaluate_checkpoint(
             f"{checkpoint} lies in no run folder, so there is no config.yaml that names its "
             "environment: add --env NAME"
         )
+    if env is not None and (written is None or env != _name(load_config(written).env)):
+        overrides = [f"env={env}", *overrides]  # before the others, which may set its keys
     config = load_config(written, overrides)
-    if env is not None and env != _name(config.env):
-        config = load_config(written, [f"env={env}", *overrides])
     config = replace(config, model=str(folder), lora=None)
     enough_tasks(config.env, split, tasks)
 

@@ -107,6 +107,15 @@ def test_overrides_and_another_env_change_how_it_is_played(run: Path) -> None:
     assert other["checkpoint"].stops == {"done": 2}
 
 
+def test_the_env_that_is_named_takes_its_settings_and_the_runs_own_keeps_them(run: Path) -> None:
+    other = judged(run, "env.level=GoToObj", "env.cap=3", env="babyai", tasks=2)
+    assert other["random"].turns <= 3
+    with pytest.raises(ConfigError, match=r"env\.levle: unknown key; did you mean 'level'"):
+        judged(run, "env.levle=GoToObj", env="babyai")
+    with pytest.raises(ConfigError, match=r"env\.level: unknown key"):
+        judged(run, "env.level=GoToObj", env="echo")
+
+
 def test_a_model_folder_without_a_run_needs_an_env(tmp_path: Path) -> None:
     model = save_model(tmp_path / "llama", "llama", CHATML)
     with pytest.raises(ConfigError, match=r"no config.yaml that names its environment: add --env"):

@@ -28,7 +28,8 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from annotated_types import Ge, Le
 
 from agentrl.core.errors import ConfigError, EnvError
-from agentrl.core.protocols import Env, RunsIn
+from agentrl.core.one_state import OneState
+from agentrl.core.protocols import RunsIn
 from agentrl.core.registry import register
 from agentrl.core.starts import Beginning, Starts, Tasks, digest
 from agentrl.core.types import Action, Split, Step, Task
@@ -76,7 +77,7 @@ class Deal(NamedTuple):
 
 @register("env", "game24")
 @dataclass(kw_only=True)
-class Game24(Env):
+class Game24(OneState[Saved]):
     """Make 24 from four numbers, each used once, one calculation a turn (`calc 8 - 4`)."""
 
     runs_in: ClassVar[RunsIn] = "inline"
@@ -151,30 +152,15 @@ class Game24(Env):
         truncated = not terminated and turn >= (self.turns or 2 * (self.numbers - 1))
         self._now = Saved(numbers, turn, terminated or truncated)
         success = is_made(numbers, self.target)
-        info: dict[str, object] = {"metrics": {"steps": float(turn)}}
-        if refusal:
-            info["invalid_action"] = True
-        if self._now.is_over:
-            info["success"] = success
-        return Step(
-            observation=f"{refusal}\n{self._shown()}" if refusal else self._shown(),
+        return self._stepped(
+            self._shown(),
+            refusal=refusal,
             reward=1.0 if success else 0.0,
+            success=success,
             terminated=terminated,
             truncated=truncated,
-            info=info,
+            metrics={"steps": float(turn)},
         )
-
-    def close(self) -> None:
-        """Nothing is held."""
-        self._now = self._now._replace(is_over=True)
-
-    def snapshot(self) -> Saved:
-        """Numbers and turn."""
-        return self._now
-
-    def restore(self, snapshot: Saved) -> None:
-        """Go on from a snapshot."""
-        self._now = snapshot
 
     def state_key(self) -> str:
         """Target and numbers left, as in `24=4,4,6,8`; not the number of turns taken."""
@@ -201,11 +187,6 @@ class Game24(Env):
         wanted = GOAL.fullmatch(goal.strip())
         value = None if wanted is None else number(wanted[1])
         return None if value is None else value in numbers
-
-    def _playing(self) -> Saved:
-        if self._now.is_over:
-            raise RuntimeError("game24: the episode is over (or never began): call reset(task)")
-        return self._now
 
     def _shown(self) -> str:
         return shown(self.target, self._now.numbers)

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Prot
 from annotated_types import Ge
 
 from agentrl.core.errors import ConfigError, MissingExtraError, did_you_mean
-from agentrl.core.protocols import Env, RunsIn
+from agentrl.core.one_state import OneState
+from agentrl.core.protocols import RunsIn
 from agentrl.core.registry import register
 from agentrl.core.starts import Beginning, Starts, Tasks, digest
 from agentrl.core.types import Action, Json, Split, Step, Task
@@ -93,7 +94,7 @@ class Saved(NamedTuple):
 
 @register("env", "reasoning_gym")
 @dataclass(kw_only=True)
-class ReasoningGym(Env):
+class ReasoningGym(OneState[Saved]):
     """Questions of Reasoning Gym's generators, scored by the package itself, in one turn."""
 
     runs_in: ClassVar[RunsIn] = "thread"
@@ -154,11 +155,7 @@ class ReasoningGym(Env):
 
     def step(self, action: Action) -> Step:
         """The answer, which ends the episode."""
-        if self._now.is_over:
-            raise RuntimeError(
-                "reasoning_gym: the episode is over (or never began): call reset(task)"
-            )
-        self._now = self._now._replace(is_over=True)
+        self._now = self._playing()._replace(is_over=True)
         score = self._score(action) if isinstance(action, str) else None
         is_right = score is not None and score >= self.success_at - 1e-9
         info: dict[str, object] = {"success": is_right, "metrics": {"score": score or 0.0}}
@@ -166,18 +163,6 @@ class ReasoningGym(Env):
             info["invalid_action"] = True
         reward = (score or 0.0) if self.reward == "score" else float(is_right)
         return Step(observation=self._question, reward=reward, terminated=True, info=info)
-
-    def close(self) -> None:
-        """Nothing is held."""
-        self._now = self._now._replace(is_over=True)
-
-    def snapshot(self) -> Saved:
-        """Which question, and whether it was answered."""
-        return self._now
-
-    def restore(self, snapshot: Saved) -> None:
-        """Go on from a snapshot."""
-        self._now = snapshot
 
     def state_key(self) -> str:
         """A hash of the question."""

@@ -25,7 +25,8 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from annotated_types import Ge, Le, Lt
 
 from agentrl.core.errors import ConfigError, EnvError
-from agentrl.core.protocols import Env, RunsIn
+from agentrl.core.one_state import OneState
+from agentrl.core.protocols import RunsIn
 from agentrl.core.registry import register
 from agentrl.core.starts import Tasks, digest
 from agentrl.core.types import Action, Split, Step, Task
@@ -75,7 +76,7 @@ class Saved(NamedTuple):
 
 @register("env", "countdown")
 @dataclass(kw_only=True)
-class Countdown(Env):
+class Countdown(OneState[Saved]):
     """Make a target from a few numbers, one calculation a turn (`calc 8 - 5`) or all in one."""
 
     runs_in: ClassVar[RunsIn] = "inline"
@@ -173,32 +174,18 @@ class Countdown(Env):
         terminated = is_reached or said is not None or self._is_stuck(numbers)
         truncated = not terminated and turn >= (self.turns or 2 * self._longest)
         self._now = Saved(now.target, numbers, turn, terminated or truncated)
-        info: dict[str, object] = {"metrics": {"steps": float(turn)}}
-        if refusal:
-            info["invalid_action"] = True
         reward = 0.0
         if self._now.is_over:
-            info["success"] = is_reached
             reward = 1.0 if is_reached else self.shaping * closeness(numbers, now.target)
-        return Step(
-            observation=f"{refusal}\n{self._shown()}" if refusal else self._shown(),
+        return self._stepped(
+            self._shown(),
+            refusal=refusal,
             reward=reward,
+            success=is_reached,
             terminated=terminated,
             truncated=truncated,
-            info=info,
+            metrics={"steps": float(turn)},
         )
-
-    def close(self) -> None:
-        """Nothing is held."""
-        self._now = self._now._replace(is_over=True)
-
-    def snapshot(self) -> Saved:
-        """Target, numbers and turn."""
-        return self._now
-
-    def restore(self, snapshot: Saved) -> None:
-        """Go on from a snapshot."""
-        self._now = snapshot
 
     def state_key(self) -> str:
         """Target and numbers left, as in `24=8,5,3`; not the number of turns taken."""
@@ -236,11 +223,6 @@ class Countdown(Env):
             return is_there or solve(now.numbers, now.target, self.operations) is not None
         wanted = GOAL.fullmatch(goal.strip())
         return None if wanted is None else int(wanted[1]) in now.numbers
-
-    def _playing(self) -> Saved:
-        if self._now.is_over:
-            raise RuntimeError("countdown: the episode is over (or never began): call reset(task)")
-        return self._now
 
     def _demonstration(self) -> str:
         """What the expert says in a single turn; the first guess where there is no solution."""

@@ -23,7 +23,8 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from annotated_types import Ge
 
 from agentrl.core.errors import ConfigError, EnvError
-from agentrl.core.protocols import Env, RunsIn
+from agentrl.core.one_state import OneState
+from agentrl.core.protocols import RunsIn
 from agentrl.core.registry import register
 from agentrl.core.starts import Beginning, Starts, Tasks, digest
 from agentrl.core.types import Action, Split, Step, Task
@@ -63,7 +64,7 @@ class Saved(NamedTuple):
 
 @register("env", "sudoku")
 @dataclass(kw_only=True)
-class Sudoku(Env):
+class Sudoku(OneState[Saved]):
     """Fill a Sudoku, one placement a turn (`place 1 2 3`), taking back what was wrong (`undo`)."""
 
     runs_in: ClassVar[RunsIn] = "inline"
@@ -124,32 +125,15 @@ class Sudoku(Env):
         empty = now.puzzle.count(0)
         truncated = not is_full and turn >= (self.turns or 3 * empty)
         self._now = moved._replace(is_over=is_full or truncated)
-        info: dict[str, object] = {
-            "metrics": {"steps": float(turn), "filled": len(placed) / max(1, empty)}
-        }
-        if refusal:
-            info["invalid_action"] = True
-        if self._now.is_over:
-            info["success"] = is_full
-        return Step(
-            observation=f"{refusal}\n{self._shown()}" if refusal else self._shown(),
+        return self._stepped(
+            self._shown(),
+            refusal=refusal,
             reward=1.0 if is_full else 0.0,
+            success=is_full,
             terminated=is_full,
             truncated=truncated,
-            info=info,
+            metrics={"steps": float(turn), "filled": len(placed) / max(1, empty)},
         )
-
-    def close(self) -> None:
-        """Nothing is held."""
-        self._now = self._now._replace(is_over=True)
-
-    def snapshot(self) -> Saved:
-        """Puzzle, placements in their order, and turn."""
-        return self._now
-
-    def restore(self, snapshot: Saved) -> None:
-        """Go on from a snapshot."""
-        self._now = snapshot
 
     def state_key(self) -> str:
         """The grid row by row: givens as digits, placements as letters; not their order."""
@@ -193,11 +177,6 @@ class Sudoku(Env):
     @property
     def _goal(self) -> str:
         return f"fill rows , columns and boxes with 1 to {self.size}"
-
-    def _playing(self) -> Saved:
-        if self._now.is_over:
-            raise RuntimeError("sudoku: the episode is over (or never began): call reset(task)")
-        return self._now
 
     def _shown(self) -> str:
         cells = [str(d) if d else "." for d in self._now.grid]

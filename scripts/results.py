@@ -44,11 +44,15 @@ RECIPES = {
     "countdown": ("grpo", "dr_grpo", "rloo"),
     "tools": ("grpo",),
     "game24": ("grpo",),
+    "program": ("grpo",),
     "quickstart": ("grpo", "async"),
 }
 """`scripts/results-NAME.yaml`, or `scripts/NAME.yaml` -> the methods that it is run with."""
-BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT"}
-"""Evaluations of the same run that stand beside the method's."""
+AGENTS = ROOT / "scripts" / "agents"
+PREPARED = {"program": AGENTS / "prepare_babyai.py"}
+"""What writes, for a seed, what the recipe wants to find where it is started."""
+BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT", "start": "SFT"}
+"""Evaluations of the same run that stand beside the method's, where it has them."""
 
 
 def run(recipe: str, method: str, seed: int) -> dict[str, object]:
@@ -57,9 +61,11 @@ def run(recipe: str, method: str, seed: int) -> dict[str, object]:
         command = [sys.executable, "-m", "agentrl", "train", str(config(recipe))]
         command += [f"run.folder={folder}", "run.name=run", f"run.seed={seed}"]
         command += METHODS[method][1]
-        subprocess.run(
-            command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800
-        )
+        paths = os.pathsep.join([str(AGENTS), os.environ.get("PYTHONPATH", "")])
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+        first = [[sys.executable, str(PREPARED[recipe]), str(seed)]] if recipe in PREPARED else []
+        for words in [*first, command]:
+            subprocess.run(words, check=True, cwd=folder, env=variables, timeout=1800)
         run_folder = Path(folder) / "run"
         [summary] = json.loads((run_folder / "summary.json").read_text())
         evals = [json.loads(line) for line in (run_folder / "evals.jsonl").read_text().splitlines()]
@@ -115,7 +121,7 @@ def section(recipe: str) -> list[str]:
     if not first:
         return []
     settings = yaml.safe_load(config(recipe).read_text())
-    env, demos = settings["env"], settings["sft"]["demos"]
+    env = settings["env"]
     shown = ", ".join(f"{k} {v}" for k, v in env.items() if not k.endswith(("name", "_tasks")))
     lines = [
         f"## {recipe.replace('-', ' ')}",
@@ -125,7 +131,9 @@ def section(recipe: str) -> list[str]:
         "| method | success (mean over seeds, interval) | each seed | wall s | CPU s |",
         "| --- | --- | --- | --- | --- |",
     ]
-    lines += [f"| {title} | {cell(first, name)} | | |" for name, title in BESIDE.items()]
+    names = {e["name"] for e in first[0]["evals"]}  # type: ignore[attr-defined]
+    beside = {name: title for name, title in BESIDE.items() if name in names}
+    lines += [f"| {title} | {cell(first, name)} | | |" for name, title in beside.items()]
     for method in RECIPES[recipe]:
         runs = found(recipe, method)
         if runs:
@@ -140,12 +148,19 @@ def section(recipe: str) -> list[str]:
         *lines,
         "",
         f"Seeds {', '.join(str(r['seed']) for r in first)}; {summary['tasks']} test tasks; "  # type: ignore[index]
-        f"{summary['parameters']:,} weights; {demos} demonstrations; {summary['steps']} steps; "  # type: ignore[index]
+        f"{summary['parameters']:,} weights; {warm_start(settings)}; {summary['steps']} steps; "  # type: ignore[index]
         f"recipe `scripts/{config(recipe).name}`; seconds are medians of whole runs, evaluations "
         f"included, on one core (Python {versions['python']}, torch {versions['torch']}, "  # type: ignore[index]
         f"transformers {versions['transformers']}, trl {versions['trl']}).",  # type: ignore[index]
         "",
     ]
+
+
+def warm_start(settings: dict[str, dict[str, object]]) -> str:
+    """What the policy had learned before."""
+    if "sft" in settings:
+        return f"{settings['sft']['demos']} demonstrations"
+    return f"begun from `{settings['model']}`"
 
 
 def page() -> str:

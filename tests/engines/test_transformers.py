@@ -6,116 +6,37 @@ The model is trained on two dialogues, so that its distributions are peaked and 
 import asyncio
 import copy
 import math
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 from random import Random
 
 import pytest
 import torch
 
-from agentrl.core.config import Lora
 from agentrl.core.errors import EngineError
-from agentrl.core.protocols import Completion, Engine, SamplingParams
-from agentrl.core.types import Finish, Json, Message
+from agentrl.core.protocols import Completion, Engine
+from agentrl.core.types import Finish
 from agentrl.engines.attention import unwrapped
 from agentrl.engines.generate import Generate
-from agentrl.engines.policy import LoadedPolicy, load_policy
 from agentrl.engines.transformers import Transformers
 from agentrl.rollout.lockstep import Lockstep
-from agentrl.text.renderer import Plain
-from agentrl.train.lora import add_lora
-from support.models import bpe, logprobs, row_of, sample, settings, shared_policy, tiny_policy
-
-POLICY = shared_policy()
-PLAIN = Plain(POLICY.tokenizer)
-SAID = ("wall ahead", "red ball", "a", "you see a wall 3 steps to the left, and a red ball", "")
-PROMPTS = [PLAIN.prompt([Message(role="user", text=text)]) for text in SAID] * 3
-SEEN = [row_of(POLICY, text).ids for text in SAID]
-
-History = tuple[int, ...]
-Rewrite = Callable[[History, Completion, int], History]
-
-
-def params(**changes: object) -> SamplingParams:
-    known = {"temperature": 1.3, "max_tokens": 8, "stop_ids": PLAIN.stop_ids, "seed": 0}
-    return SamplingParams(**{**known, **changes})  # type: ignore[arg-type]
-
-
-def seeded(**changes: object) -> list[SamplingParams]:
-    return [params(seed=i, **changes) for i in range(len(PROMPTS))]
-
-
-def alike(ours: Sequence[Completion], theirs: Sequence[Completion]) -> None:
-    for one, other in zip(ours, theirs, strict=True):
-        assert (one.ids, one.finish, one.versions) == (other.ids, other.finish, other.versions)
-        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
-
-
-def appended(history: History, answer: Completion, turn: int) -> History:
-    return (*history, *answer.ids, *SEEN[(turn + len(answer.ids)) % len(SEEN)])
-
-
-def stripped(history: History, answer: Completion, turn: int) -> History:
-    """As templates do that drop the reasoning of earlier replies."""
-    return (*history, *answer.ids[-2:], *SEEN[turn % len(SEEN)])
-
-
-def edited(history: History, answer: Completion, turn: int) -> History:
-    middle = len(history) // 2
-    changed = (*history[:middle], history[middle] + 1, *history[middle + 1 :])
-    return (*changed, *answer.ids, *SEEN[turn % len(SEEN)])
-
-
-def windowed(history: History, answer: Completion, turn: int) -> History:
-    return (*history[len(history) // 2 :], *answer.ids, *SEEN[turn % len(SEEN)])
-
-
-async def episode(
-    engine: Engine,
-    number: int,
-    prompt: History,
-    *,
-    turns: int = 3,
-    rewrite: Rewrite = appended,
-    lockstep: Lockstep | None = None,
-    pause: Callable[[], float] = lambda: 0.0,
-    **changes: object,
-) -> list[Completion]:
-    said = []
-    for turn in range(turns):
-        if lockstep is not None:
-            await lockstep.wait(number)
-        asked = params(seed=100 * number + turn, **changes)
-        answer = await engine.generate(prompt, asked, episode=number, group=number // 8)
-        said.append(answer)
-        prompt = rewrite(prompt, answer, turn)
-        await asyncio.sleep(pause())
-    if lockstep is not None:
-        lockstep.leave(number)
-    await engine.end(number)
-    return said
-
-
-def play(
-    engine: Engine, prompts: Sequence[History], policy: LoadedPolicy = POLICY, **changes: object
-) -> list[Completion]:
-    """Episodes that live at once; their completions in the order of episodes and turns."""
-
-    async def all_of_them() -> list[Completion]:
-        await engine.start(policy)
-        played = await asyncio.gather(
-            *(episode(engine, n, prompt, **changes) for n, prompt in enumerate(prompts))  # type: ignore[arg-type]
-        )
-        await engine.close()
-        return [answer for answers in played for answer in answers]
-
-    return asyncio.run(all_of_them())
-
-
-@cache
-def plainly(prompts: Sequence[History]) -> list[Completion]:
-    return play(Generate(), prompts)
+from support.conversing import (
+    PLAIN,
+    POLICY,
+    PROMPTS,
+    SEEN,
+    History,
+    Rewrite,
+    alike,
+    appended,
+    edited,
+    params,
+    plainly,
+    play,
+    seeded,
+    stripped,
+    windowed,
+)
+from support.models import logprobs, sample, tiny_policy
 
 
 def test_it_is_an_engine() -> None:
@@ -389,156 +310,3 @@ def test_closing_answers_those_who_wait() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(ask())
     assert caught.group_contains(EngineError, match="closed")
-
-
-def test_a_push_drops_what_was_computed_and_tokens_tell_their_version() -> None:
-    policy = tiny_policy(seed=4)
-    other = {name: tensor + 0.05 for name, tensor in policy.module.state_dict().items()}
-    prompt = PROMPTS[3]
-    calm: dict[str, object] = {"temperature": 1.0, "max_tokens": 100, "stop_ids": frozenset()}
-
-    async def ask() -> tuple[Completion, Completion]:
-        engine = Transformers()
-        await engine.start(policy)
-        await engine.load_weights({}, 6)
-        going = asyncio.create_task(engine.generate(prompt, params(**calm), episode=0, group=0))
-        before = engine.stats.sampled
-        while engine.stats.sampled < before + 5:
-            await asyncio.sleep(0.001)
-        await engine.load_weights(other, 7)
-        first = await going
-        return first, await engine.generate((*prompt, *first.ids), params(), episode=0, group=0)
-
-    first, second = asyncio.run(ask())
-    (old, n), (new, m) = first.versions
-    assert (old, new, n + m) == (6, 7, 100)
-    with torch.no_grad():  # the later tokens are the new weights', over the whole history
-        every = logprobs(policy.module, (*prompt, *first.ids)).tolist()[len(prompt) - 1 :]
-    assert first.logprobs[n:] == pytest.approx(every[n:], abs=1e-5)
-    assert first.logprobs[:n] != pytest.approx(every[:n], abs=1e-3)
-    alike([second], pushed(policy, (*prompt, *first.ids)))
-
-
-@pytest.mark.parametrize("keep_kv", [False, True])
-def test_what_was_computed_is_computed_anew_after_a_push_unless_it_is_kept(keep_kv: bool) -> None:
-    policy = tiny_policy(seed=4)
-    other = {name: tensor + 0.05 for name, tensor in policy.module.state_dict().items()}
-    prompt = PROMPTS[3]
-
-    async def ask() -> tuple[int, Completion]:
-        engine = Transformers(keep_kv=keep_kv)
-        await engine.start(policy)
-        first = await engine.generate(prompt, params(), episode=0, group=0)
-        before = engine.stats.prefilled
-        await engine.load_weights(other, 1)
-        longer = (*prompt, *first.ids)
-        second = await engine.generate(longer, params(), episode=0, group=0)
-        return engine.stats.prefilled - before, second
-
-    computed, second = asyncio.run(ask())
-    assert (computed > len(prompt)) is not keep_kv
-    assert [version for version, _ in second.versions] == [1]
-
-
-def pushed(policy: LoadedPolicy, prompt: History) -> list[Completion]:
-    async def ask() -> list[Completion]:
-        engine = Generate()
-        await engine.start(policy)
-        await engine.load_weights({}, 7)
-        return [await engine.generate(prompt, params(), episode=0, group=0)]
-
-    return asyncio.run(ask())
-
-
-def test_the_probe_goes_through_slots() -> None:
-    ids = row_of(POLICY, "wall ahead", "turn left", "red ball", "go forward").ids
-
-    async def ask(length: int) -> list[float]:
-        engine = Transformers()
-        await engine.start(POLICY)
-        return await engine.probe(ids[:length])
-
-    with torch.no_grad():
-        expected = logprobs(POLICY.module, ids).tolist()
-    for length in (2, 3, len(ids)):
-        assert asyncio.run(ask(length)) == pytest.approx(expected[: length - 1], abs=1e-5)
-
-
-def test_memory_goes_back_with_the_last_episode() -> None:
-    async def ask() -> list[bool]:
-        engine = Transformers()
-        await engine.start(POLICY)
-        held = []
-        for n in range(2):
-            await engine.generate(PROMPTS[n], params(), episode=n, group=0)
-        for n in range(2):
-            held.append(engine._sampler.batch.pool is not None)  # type: ignore[union-attr]
-            await engine.end(n)
-        await engine.load_weights({}, 1)  # the thread has done what came before
-        held.append(engine._sampler.batch.pool is not None)  # type: ignore[union-attr]
-        return held
-
-    assert asyncio.run(ask()) == [True, True, False]
-
-
-def test_a_model_with_adapters_samples_with_them() -> None:
-    policy = tiny_policy(seed=5)
-    policy.module = add_lora(policy.module, Lora(rank=4), seed=1)
-    with torch.no_grad():
-        for name, weight in policy.module.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.3)
-    engine = Transformers()
-    answers = play(engine, PROMPTS[:4], policy)
-    assert engine.stats.reused
-    alike(answers, play(Generate(), PROMPTS[:4], policy))
-    with policy.module.disable_adapter():  # type: ignore[operator]
-        assert play(Transformers(), PROMPTS[:4], policy) != answers
-
-
-QWEN3 = settings()
-QWEN2 = {key: value for key, value in QWEN3.items() if key != "head_dim"}
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"model_type": "llama", **settings(tied=False)},
-        {"model_type": "qwen2", **QWEN2},
-        {"model_type": "qwen3", **QWEN3, "head_dim": 24, "num_key_value_heads": 1},
-        {"model_type": "llama", **QWEN3, "num_key_value_heads": 4},
-        {"model_type": "mistral", **QWEN3, "sliding_window": None},
-        {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2},
-    ],
-    ids=["llama-untied", "qwen2", "qwen3-one-key-head", "llama-mha", "mistral", "gpt2"],
-)
-def test_many_architectures_are_sampled_through_slots(config: dict[str, Json]) -> None:
-    policy = load_policy(config, seed=2, device="cpu", tokenizer=bpe())
-    prompts = [PROMPTS[n // 4] for n in range(8)]
-    engine = Transformers()
-    ours = play(engine, prompts, policy, turns=2, temperature=0.3)
-    assert engine.stats.reused
-    alike(ours, play(Generate(), prompts, policy, turns=2, temperature=0.3))
-
-
-@pytest.mark.parametrize(
-    ("config", "why"),
-    [
-        ({"model_type": "mistral", **QWEN3, "sliding_window": 32}, "it sees a window of 32 tokens"),
-        (
-            {"model_type": "bloom", "hidden_size": 32, "n_layer": 1, "n_head": 2},
-            "AttentionInterface",
-        ),
-    ],
-    ids=["mistral", "bloom"],
-)
-def test_the_plain_engine_stands_in_and_that_is_said_once(
-    config: dict[str, Json], why: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    policy = load_policy(config, seed=2, device="cpu", tokenizer=bpe())
-    engine = Transformers()
-    for _ in range(2):
-        ours = play(engine, PROMPTS[:4], policy, turns=2)
-    alike(ours, play(Generate(), PROMPTS[:4], policy, turns=2))
-    assert [why in record.message for record in caplog.records] == [True]
-    assert "sampling with engine 'generate' instead" in caplog.text

@@ -170,7 +170,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument("--samples", type=int, default=1, help="episodes of each (1)")
     evaluate.add_argument("--out", type=Path, help="a file for the results: JSON, or .md")
     evaluate.add_argument(
-        "--suite", help="several environments instead: text-small, text-full, or a YAML file"
+        "--suite", help="several environments instead: text-small, text-full, tools, or a file"
     )
     comparing = add("compare", _compare)
     for name in ("first", "second"):
@@ -225,6 +225,8 @@ def _compare(args: argparse.Namespace) -> int:
 
     rows = [_suite(checkpoint, args) for checkpoint in (args.first, args.second)]
     table = [HEADER, *(found.markdown() for found in compare(*rows))]
+    missing = [row for row in rows[0] if row.missing]
+    table += ["", *(f"{row.entry}: not played: {row.missing}" for row in missing)]
     _say(f"A: {args.first}, B: {args.second}", "", *table)
     if args.out is not None:
         args.out.write_text("\n".join(table) + "\n")

@@ -25,6 +25,10 @@ class MissingExtraError(AgentRLError, ImportError):
         super().__init__(f"{package} is not installed: pip install 'agentrl[{extra}]'")
 
 
+class MissingDataError(ConfigError):
+    """An environment's data is not on this machine; the message says how to get it."""
+
+
 class EnvError(AgentRLError, RuntimeError):
     """An environment raised, died or answered with something that is not an observation."""
 

@@ -5,7 +5,8 @@
 A suite is a YAML file (`agentrl/evaluate/suites/`, or one's own). Each of its entries is played
 greedily and sampled, beside the random floor and the expert's ceiling. What was played is kept in
 the output folder by (weights, entry, seat, task), so that a suite that was killed goes on where it
-was, and the same weights are not played twice.
+was, and the same weights are not played twice. An entry whose package or data is not installed
+stands in the table as not played, with how to get it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from typing import Annotated, Literal, cast
 
 from annotated_types import Ge, MinLen
 
-from agentrl.core import protocols
+from agentrl.core import protocols, registry
 from agentrl.core.config import Config, load_config
-from agentrl.core.errors import ConfigError, did_you_mean
+from agentrl.core.errors import (
+    ConfigError,
+    MissingDataError,
+    MissingExtraError,
+    did_you_mean,
+)
 from agentrl.core.loading import load, to_yaml
-from agentrl.core.protocols import Agent, abilities
+from agentrl.core.protocols import Agent, ToolFormat, abilities
 from agentrl.core.shapes import Slot
 from agentrl.core.types import Group, Json, Task
 from agentrl.evaluate.checkpoints import resolve_checkpoint
@@ -93,11 +99,14 @@ class Played:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One seat on one entry."""
+    """One seat on one entry, or an entry that cannot be played here."""
 
     entry: str
     seat: str
+    """One of `SEATS`; empty for what cannot be played."""
     episodes: tuple[Played, ...]
+    missing: str = ""
+    """What is not installed, and how to get it."""
 
     @property
     def counted(self) -> list[Played]:
@@ -116,6 +125,9 @@ class Row:
 
     def markdown(self) -> str:
         """A line of the table."""
+        if self.missing:
+            told = " ".join(self.missing.replace("|", "\\|").split())
+            return f"| {self.entry} | not played | {told} |{'  |' * 6}"
         low, high = self.interval
         failed = len(self.episodes) - len(self.counted)
         cells = (
@@ -133,6 +145,8 @@ class Row:
 
     def to_json(self) -> dict[str, Json]:
         """What the table says, as data."""
+        if self.missing:
+            return {"entry": self.entry, "missing": self.missing}
         low, high = self.interval
         return {
             "entry": self.entry,
@@ -179,24 +193,46 @@ def play_suite(
 ) -> list[Row]:
     """Every entry in every seat that it has; what `out` holds already is not played again.
 
+    Returns:
+        The rows in the order of the entries; one for an entry whose package or data is missing.
+
     Raises:
-        ConfigError: there is no checkpoint, or an entry has too few tasks.
+        ConfigError: there is no checkpoint, an entry has too few tasks, or none can be played.
     """
     folder = resolve_checkpoint(checkpoint).resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     written = run / "config.yaml"
     base = load_config(written if written.exists() else None, overrides)
-    mark = digest_of(folder)
+    missing = {entry.name: _missing(entry) for entry in suite.entries}
+    if all(missing.values()):
+        raise ConfigError("\n".join(f"{name}: {what}" for name, what in missing.items()))
+    is_asked = any(one.startswith(("actions=", "actions.")) for one in overrides)
+    shelf = Shelf(folder=out, weights=digest_of(folder), overrides=tuple(overrides))
     rows = []
     for entry in suite.entries:
-        enough_tasks(entry.env, entry.split, entry.tasks)
-    for entry in suite.entries:
-        config = _config(base, folder, entry)
-        rows += asyncio.run(_play_entry(config, entry, mark, out, seats, say))
+        if missing[entry.name]:
+            rows.append(Row(entry=entry.name, seat="", episodes=(), missing=missing[entry.name]))
+            say(f"{entry.name}: not played: {missing[entry.name]}")
+            continue
+        config = _config(base, folder, entry, keeps_actions=is_asked)
+        rows += asyncio.run(_play_entry(config, entry, shelf, seats, say))
     return rows
 
 
-def _config(base: Config, folder: Path, entry: Entry) -> Config:
+def _missing(entry: Entry) -> str:
+    """What has to be installed before the entry can be played; empty if nothing has to."""
+    try:
+        enough_tasks(entry.env, entry.split, entry.tasks)
+    except (MissingDataError, MissingExtraError) as error:
+        return str(error)
+    return ""
+
+
+def _config(base: Config, folder: Path, entry: Entry, *, keeps_actions: bool) -> Config:
+    """The run's config for this entry, with the env's own action format; where that is one of tool
+    calls, another that was asked for is kept."""
+    calls_tools = isinstance(registry.find("actions", entry.env.actions)(), ToolFormat)
+    actions = base.actions if keeps_actions and calls_tools else None
     rollout = replace(
         base.rollout,
         mode="sync",
@@ -210,7 +246,7 @@ def _config(base: Config, folder: Path, entry: Entry) -> Config:
         model=str(folder),
         lora=None,
         env=entry.env,
-        actions=None,
+        actions=actions,
         strategy=Flat(),
         rollout=rollout,
         sampling=replace(base.sampling, max_tokens=entry.max_tokens),
@@ -228,7 +264,7 @@ def digest_of(folder: Path) -> str:
 
 
 async def _play_entry(
-    config: Config, entry: Entry, mark: str, out: Path, seats: Sequence[str], say: Say
+    config: Config, entry: Entry, shelf: Shelf, seats: Sequence[str], say: Say
 ) -> list[Row]:
     able = abilities(config.env)
     has = {"random": "legal_actions" in able, "expert": "expert_action" in able}
@@ -236,7 +272,7 @@ async def _play_entry(
     try:
         for seat in [seat for seat in seats if has.get(seat, True)]:
             samples = entry.samples if seat == "sampled" else 1
-            kept = Kept.open(out, entry, seat, mark if seat in ("greedy", "sampled") else "any")
+            kept = shelf.open(entry, seat)
             left = kept.missing(config.env.tasks(entry.split), entry.tasks, samples)
             if left:
                 if not opened:
@@ -284,22 +320,34 @@ def _agent(stage: Stage, seat: str) -> Agent:
     return replace(agent, greedy=True) if seat == "greedy" else agent
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """Where the episodes of a suite are kept."""
+
+    folder: Path
+    weights: str
+    """Names the checkpoint; floors and ceilings are no one's."""
+    overrides: tuple[str, ...] = ()
+
+    def open(self, entry: Entry, seat: str) -> Kept:
+        """What was kept of this entry as it is now; another entry of the name, or one played under
+        other overrides, has another file."""
+        text = "\n".join([to_yaml(entry), *self.overrides])
+        settings = hashlib.sha256(text.encode()).hexdigest()[:8]
+        mark = self.weights if seat in ("greedy", "sampled") else "any"
+        path = self.folder / "episodes" / mark / f"{entry.name}.{settings}.{seat}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = read_lines(path)
+        write_lines(path, lines)  # without the line that a kill cut off
+        return Kept(path=path, lines=list(lines))
+
+
 @dataclass(kw_only=True)
 class Kept:
     """The episodes of one seat on one entry, in a file to which each is added when it is over."""
 
     path: Path
     lines: list[Mapping[str, Json]]
-
-    @classmethod
-    def open(cls, out: Path, entry: Entry, seat: str, mark: str) -> Kept:
-        """What was kept of this entry as it is now; another entry of the name has another file."""
-        settings = hashlib.sha256(to_yaml(entry).encode()).hexdigest()[:8]
-        path = out / "episodes" / mark / f"{entry.name}.{settings}.{seat}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = read_lines(path)
-        write_lines(path, lines)  # without the line that a kill cut off
-        return cls(path=path, lines=list(lines))
 
     def missing(self, tasks: Sequence[Task], count: int, samples: int) -> list[tuple[int, Task]]:
         """Number and task of what is still to be played."""

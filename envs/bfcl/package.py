@@ -20,7 +20,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
-from agentrl.core.errors import ConfigError
+from agentrl.core.errors import ConfigError, MissingDataError
 
 NAME = "agentrl"
 """What the package's checkers call the model."""
@@ -38,7 +38,7 @@ def locate(path: Path | None) -> Path:
     variable `BFCL_EVAL`, one in `~/.cache/agentrl/bfcl`, or where the package is installed.
 
     Raises:
-        ConfigError: it is nowhere.
+        MissingDataError: it is nowhere.
     """
     named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     places = [named] if named else [CACHE, *_installed()]
@@ -48,7 +48,7 @@ def locate(path: Path | None) -> Path:
         wheels = sorted(place.glob("bfcl_eval-*.whl"))
         if wheels:
             return wheels[-1]
-    raise ConfigError(
+    raise MissingDataError(
         f"env.wheel: bfcl-eval is not in {' or '.join(map(str, places))}: fetch its wheel, "
         f"pip download --no-deps bfcl-eval -d {CACHE}, or name the file by env.wheel or {VARIABLE}"
     )

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from agentrl.cli import main
+from agentrl.core.config import load_alone, load_config
 from agentrl.core.errors import ConfigError, DataError
 from agentrl.core.types import Group
+from agentrl.envs.reasoning_gym import _generator
+from agentrl.evaluate import suite
 from agentrl.evaluate.compare import bootstrap, compare, mcnemar, sign_flips
-from agentrl.evaluate.suite import SUITES, Kept, Played, Row, load_suite, play_suite
+from agentrl.evaluate.suite import (
+    HEADER,
+    SUITES,
+    Entry,
+    Kept,
+    Played,
+    Row,
+    load_suite,
+    play_suite,
+)
+from agentrl.text.actions.qwen_xml import QwenXmlCalls
 from support.models import save_model
 
 ENTRY = "{{name: lake, env: {{name: gymnasium, id: FrozenLake-v1}}, tasks: {tasks}, {more}}}"
@@ -23,12 +40,14 @@ def suite_file(folder: Path, *, tasks: int = 4, more: str = "max_turns: 3, max_t
     return path
 
 
-def played(folder: Path, **changes: object) -> list[Row]:
-    suite = load_suite(str(suite_file(folder, **changes)))  # type: ignore[arg-type]
+def played(
+    folder: Path, overrides: Sequence[str] = ("renderer=plain",), **changes: object
+) -> list[Row]:
+    mine = load_suite(str(suite_file(folder, **changes)))  # type: ignore[arg-type]
     model = folder / "model"
     if not model.exists():
         save_model(model, "qwen3")
-    return play_suite(model, suite, out=folder / "out", overrides=["renderer=plain"])
+    return play_suite(model, mine, out=folder / "out", overrides=overrides)
 
 
 @pytest.fixture
@@ -95,6 +114,88 @@ def test_other_weights_are_played_anew(tmp_path: Path, counted: list[str]) -> No
     assert len(counted) == 16 + 8, "the floor and the ceiling are nobody's weights"
 
 
+def without_bfcl(folder: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool = False) -> Path:
+    """A suite with an entry whose data is nowhere, behind another one unless `alone`."""
+    monkeypatch.setenv("BFCL_EVAL", str(folder / "nowhere"))
+    path = suite_file(folder)
+    kept = "entries:\n" if alone else path.read_text()
+    path.write_text(f"{kept}  - {{name: calls, env: bfcl, tasks: 2}}\n")
+    return path
+
+
+def test_an_entry_whose_data_is_missing_is_told_in_the_table_and_the_others_are_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = without_bfcl(tmp_path, monkeypatch)
+    save_model(tmp_path / "model", "qwen3")
+    command = [str(tmp_path / "model"), "--suite", str(path), "renderer=plain"]
+    assert main(["eval", *command]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| lake |") for line in said) == 4
+    [told] = [line for line in said if line.startswith("| calls |")]
+    assert told.startswith(f"| calls | not played | env.wheel: bfcl-eval is not in {tmp_path}")
+    assert "pip download --no-deps bfcl-eval" in told
+    assert told.count("|") == HEADER.splitlines()[1].count("|")
+    kept = tmp_path / "model" / "suite-mine"
+    assert told in (kept / "table.md").read_text()
+    assert json.loads((kept / "table.json").read_text())[-1]["missing"].startswith("env.wheel")
+    assert main(["compare", command[0], *command]) == 0
+    assert "calls: not played: env.wheel" in capsys.readouterr().out
+
+
+def test_a_suite_of_which_nothing_can_be_played_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = load_suite(str(without_bfcl(tmp_path, monkeypatch, alone=True)))
+    save_model(tmp_path / "model", "qwen3")
+    with pytest.raises(ConfigError, match=r"calls: env\.wheel: bfcl-eval is not in"):
+        play_suite(tmp_path / "model", one, out=tmp_path / "out")
+
+
+def test_a_missing_package_is_told_like_missing_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = suite_file(tmp_path)
+    path.write_text(f"{path.read_text()}  - {{name: sums, env: reasoning_gym, tasks: 2}}\n")
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    _generator.cache_clear()
+    save_model(tmp_path / "model", "qwen3")
+    rows = play_suite(
+        tmp_path / "model",
+        load_suite(str(path)),
+        out=tmp_path / "out",
+        overrides=["renderer=plain"],
+        seats=("greedy",),
+    )
+    assert [(row.entry, row.seat) for row in rows] == [("lake", "greedy"), ("sums", "")]
+    assert "pip install 'agentrl[reasoning]'" in rows[1].missing
+
+
+def test_what_was_played_under_other_overrides_is_played_anew(
+    tmp_path: Path, counted: list[str]
+) -> None:
+    played(tmp_path)
+    played(tmp_path, overrides=["renderer=plain", "sampling.temperature=0.5"])
+    assert len(counted) == 32
+    played(tmp_path)
+    assert len(counted) == 32
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [((), [type(None)] * 2), (("actions=qwen_xml",), [type(None), QwenXmlCalls])],
+)
+def test_a_format_that_was_asked_for_is_that_of_tool_calls_only(
+    tmp_path: Path, asked: tuple[str, ...], used: list[type]
+) -> None:
+    base = load_config(None, ["env=tools", *asked])
+    entries = [Entry(name=name, env=load_alone(name).env) for name in ("countdown", "tools")]
+    keeps = bool(asked)
+    configs = [suite._config(base, tmp_path, entry, keeps_actions=keeps) for entry in entries]
+    assert [type(config.actions) for config in configs] == used
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -119,7 +220,8 @@ def test_an_unknown_suite_names_the_nearest() -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.yaml")))
 def test_every_suite_has_the_tasks_that_it_asks_for(name: str) -> None:
     for entry in load_suite(name).entries:
-        assert len(entry.env.tasks(entry.split)) >= entry.tasks, entry.name
+        missing = suite._missing(entry)  # raises where there are too few
+        assert missing or len(entry.env.tasks(entry.split)) >= entry.tasks, entry.name
 
 
 # --- in pairs -------------------------------------------------------------------------------------

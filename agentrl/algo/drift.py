@@ -33,6 +33,17 @@ def trajectory_mean(
     return trajectory_sum(values_BT, mask, trajectory_B) / count_B.clamp(min=1.0)
 
 
+def covariance(advantages: torch.Tensor, logp: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`[B,T]`: each token's `(A - mean A) (logp - mean logp)`, detached, with means over the masked
+    tokens; off the mask it means nothing."""
+    count = mask.sum().clamp(min=1)
+
+    def centred(values: torch.Tensor) -> torch.Tensor:
+        return values - torch.where(mask, values, torch.zeros_like(values)).sum() / count
+
+    return centred(advantages.detach()) * centred(logp.detach())
+
+
 def k3_of(d: torch.Tensor) -> torch.Tensor:
     """`exp(-d) - 1 + d`, at most 10, for log-ratios `d` of the sampled tokens' own policy over
     another (Schulman 2020, "Approximating KL divergence"): unbiased and never negative."""

@@ -20,7 +20,7 @@ from agentrl.engines.policy import LoadedPolicy
 from support.models import tiny_policy
 
 if TYPE_CHECKING:
-    from trl import GRPOTrainer, RLOOTrainer
+    from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
 PROMPT = (5, 6)
 """The prompt of every row."""
@@ -78,11 +78,35 @@ def trainer(
     """
     from trl import GRPOConfig, GRPOTrainer
 
+    with _opened(GRPOTrainer, GRPOConfig, given, beta, is_vllm, settings) as peer:
+        yield peer
+
+
+@contextmanager
+def gmpo_trainer(
+    given: Given, *, beta: float = 0.0, is_vllm: bool = False, **settings: Any
+) -> Iterator[GRPOTrainer]:
+    """TRL's experimental GMPO."""
+    from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
+
+    with _opened(GMPOTrainer, GMPOConfig, given, beta, is_vllm, settings) as peer:
+        yield peer
+
+
+@contextmanager
+def _opened(
+    trainer: type[GRPOTrainer],
+    config: type[GRPOConfig],
+    given: Given,
+    beta: float,
+    is_vllm: bool,
+    settings: dict[str, Any],
+) -> Iterator[GRPOTrainer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-        peer = GRPOTrainer(
+        peer = trainer(
             model=_policy().module,  # type: ignore[arg-type]
-            args=GRPOConfig(**_arguments(given) | settings),
+            args=config(**_arguments(given) | settings),
             rollout_func=given.rollout,
             **_data(given),
         )

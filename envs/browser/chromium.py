@@ -52,6 +52,7 @@ FLAGS = (
     "--disable-prompt-on-repost",
     "--disable-renderer-backgrounding",
     "--disable-search-engine-choice-screen",
+    "--disable-smooth-scrolling",
     "--disable-sync",
     "--disable-features=AutofillServerCommunication,CertificateTransparencyComponentUpdater,"
     "DialMediaRouteProvider,HttpsUpgrades,InterestFeedContentSuggestions,MediaRouter,"

@@ -1,0 +1,198 @@
+"""What an agent sees of a page: its elements as lines of text or as a tree, a picture, or both.
+
+One call lists the elements (`view`); each has a number that it keeps while the page lives, and by
+which actions name it. `[ref] tag text = value (states)`:
+
+    [1] div In order to proceed, tick two boxes.
+    [2] input_checkbox tea (checked)
+    [3] input_text = "milk" (focused)
+    [4] button Submit
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from agentrl.core.types import Image
+from agentrl.envs.browser.page import PageLease
+
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+"""Defines `__agentrl` in a page."""
+Aspect = Literal["dom", "axtree", "screenshot", "marks"]
+LONGEST = 200
+"""Characters of a text, a name or a value that are shown."""
+COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
+
+
+class Box(NamedTuple):
+    """A rectangle in CSS pixels of the viewport."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Screen(NamedTuple):
+    """The part of the viewport that counts as the screen: from its corner, in CSS pixels."""
+
+    width: int
+    height: int
+
+    def shows(self, box: Box) -> bool:
+        """Whether a part of the box lies in it."""
+        is_left = box.x < self.width and box.x + box.width > 0
+        return is_left and box.y < self.height and box.y + box.height > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Element:
+    """What can be seen or used. `look` is the colour of what has no text."""
+
+    ref: str
+    tag: str
+    role: str
+    name: str
+    text: str
+    value: str
+    options: tuple[str, ...]
+    box: Box
+    states: tuple[str, ...]
+    is_visible: bool
+    """Its centre lies in the viewport and nothing covers it."""
+    depth: int
+    """How many listed elements hold it."""
+    look: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A page as it is now."""
+
+    elements: tuple[Element, ...]
+    url: str
+    title: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, found: dict[str, object]) -> View:
+        """A view from what `__agentrl.view` returned."""
+        elements = found["elements"]
+        assert isinstance(elements, list)
+        return cls(
+            elements=tuple(_element(one) for one in elements),
+            url=str(found["url"]),
+            title=str(found["title"]),
+            width=int(str(found["width"])),
+            height=int(str(found["height"])),
+        )
+
+
+def _element(one: dict[str, object]) -> Element:
+    box, states, options = one["box"], one["states"], one["options"]
+    assert isinstance(box, list)
+    assert isinstance(states, list)
+    assert isinstance(options, list)
+    return Element(
+        ref=str(one["ref"]),
+        tag=str(one["tag"]),
+        role=str(one["role"]),
+        name=str(one["name"]),
+        text=str(one["text"]),
+        value=str(one["value"]),
+        options=tuple(options),
+        box=Box(*box),
+        states=tuple(states),
+        is_visible=bool(one["isVisible"]),
+        depth=int(str(one["depth"])),
+        look=str(one["look"]),
+    )
+
+
+async def install(page_lease: PageLease) -> None:
+    """Make `view` and `perform` possible in the pages that are opened from now on."""
+    await page_lease.call(page_lease.page.add_init_script(SCRIPT), "preparing the page")
+
+
+async def view(page_lease: PageLease, skip: str = "") -> View:
+    """The page's elements in the order of the document, but for what the CSS selector `skip`
+    matches. Raises `BrowserError`."""
+    found = page_lease.page.evaluate("skip => __agentrl.view(skip)", skip)
+    return View.of(await page_lease.call(found, "looking at the page"))
+
+
+async def screenshot(page_lease: PageLease, screen: Screen) -> Image:
+    """The screen as a PNG with a pixel per CSS pixel. Raises `BrowserError`."""
+    clip = {"x": 0, "y": 0, "width": screen.width, "height": screen.height}
+    taken = page_lease.page.screenshot(clip=clip, scale="css", type="png")
+    return Image(await page_lease.call(taken, "the screenshot"))
+
+
+def shown(text: str) -> str:
+    """A text, cut off where it is too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def dom_text(elements: Sequence[Element]) -> str:
+    """A line for each element: `[ref] tag text = value (states)`."""
+    return "\n".join(_line(element) for element in elements)
+
+
+def _line(element: Element) -> str:
+    parts = [f"[{element.ref}]", element.tag]
+    text = shown(element.text) or (shown(element.name) if not element.options else "")
+    if text:
+        parts.append(text)
+    elif element.look and not element.value:
+        parts.append(element.look)
+    if element.options:
+        parts.append(f"of {shown(' | '.join(element.options))}")
+    if element.value:
+        parts.append(f'= "{shown(element.value)}"')
+    if element.states:
+        parts.append(f"({', '.join(element.states)})")
+    return " ".join(parts)
+
+
+def axtree_text(elements: Sequence[Element]) -> str:
+    """The accessibility tree as an indented list: `- role "name" [ref] = value (states)`."""
+    lines = []
+    for element in elements:
+        parts = [f"{'  ' * element.depth}- {element.role}"]
+        if element.name:
+            parts.append(f'"{shown(element.name)}"')
+        parts.append(f"[{element.ref}]")
+        if element.value:
+            parts.append(f'= "{shown(element.value)}"')
+        if element.states:
+            parts.append(f"({', '.join(element.states)})")
+        lines.append(" ".join(parts))
+    return "\n".join(lines)
+
+
+def marked(image: Image, elements: Sequence[Element], screen: Screen) -> Image:
+    """The screenshot with a box and its number round each visible element (set of marks)."""
+    from PIL import Image as Picture
+    from PIL import ImageDraw
+
+    picture = Picture.open(io.BytesIO(image.png)).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    seen = [e for e in elements if e.is_visible and screen.shows(e.box)]
+    for at, element in enumerate(seen):
+        colour = COLOURS[at % len(COLOURS)]
+        left, top = max(0.0, element.box.x), max(0.0, element.box.y)
+        right = min(screen.width - 1.0, element.box.x + element.box.width)
+        bottom = min(screen.height - 1.0, element.box.y + element.box.height)
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour)
+        label = draw.textbbox((left, top), element.ref)
+        draw.rectangle((left, top, label[2] + 1, label[3] + 1), fill=colour)
+        draw.text((left + 1, top), element.ref, fill="white")
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return Image(out.getvalue())

@@ -1,0 +1,289 @@
+"""Does the typed actions of `text/gui.py` in a page, with a real mouse, keyboard or finger.
+
+Only where no such event exists (an option of a list, a date or a colour) a value is set by script,
+followed by the events that the browser would send. `Goto`, `Home`, `Answer`, `Done` and
+`Infeasible` mean something to an application alone: `perform` refuses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from agentrl.core.errors import AgentRLError, did_you_mean
+from agentrl.envs.browser.observe import Screen
+from agentrl.envs.browser.page import PageLease
+from agentrl.text.gui import (
+    FULL,
+    NAMES,
+    Back,
+    Click,
+    DoubleClick,
+    Drag,
+    GuiAction,
+    Hover,
+    LongPress,
+    Point,
+    Press,
+    RightClick,
+    Scroll,
+    Select,
+    Swipe,
+    Target,
+    Type,
+    Wait,
+)
+
+T = TypeVar("T")
+PRESS_S = 1.0
+"""How long a long press lasts, and `Wait`."""
+STEPS = 10
+"""Moves that a drag or a swipe is made of, a frame apart."""
+FRAME_S = 0.016
+SIGNS: Mapping[str, tuple[int, int]] = {
+    "up": (0, -1),
+    "down": (0, 1),
+    "left": (-1, 0),
+    "right": (1, 0),
+}
+
+
+class ImpossibleActionError(AgentRLError, ValueError):
+    """The action cannot be done in this page as it is: an invalid action, no fault of the page."""
+
+
+class Spot(NamedTuple):
+    """A place on the page, and what is there as far as typing is concerned."""
+
+    x: float
+    y: float
+    is_text: bool = False
+    is_set: bool = False
+    """Its value is set, not typed: a date, a colour, a slider."""
+    is_filled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hands:
+    """Acts on a page."""
+
+    lease: PageLease
+    screen: Screen
+    touch: bool = False
+    """Use a finger where a mouse would be used (the page has a touch screen)."""
+    wait_s: float = PRESS_S
+    """What `Wait` waits by the clock on the wall."""
+
+    async def perform(self, action: GuiAction) -> None:
+        """Do it.
+
+        Raises:
+            ImpossibleActionError: the page offers no such thing; nothing was done.
+            BrowserError: the page or its browser failed.
+        """
+        match action:
+            case Click(target=target):
+                await self._click(await self._spot(target))
+            case DoubleClick(target=target):
+                await self._click(await self._spot(target), count=2)
+            case RightClick(target=target):
+                spot = await self._spot(target)
+                await self._do(self.lease.page.mouse.click(spot.x, spot.y, button="right"))
+            case LongPress(target=target):
+                await self._hold(await self._spot(target))
+            case Hover(target=target):
+                spot = await self._spot(target)
+                await self._do(self.lease.page.mouse.move(spot.x, spot.y))
+            case Drag(start=start, end=end):
+                await self._drag(await self._spot(start), await self._spot(end))
+            case Type():
+                await self._type(action)
+            case Press():
+                await self._press(action)
+            case _:
+                await self._perform_other(action)
+
+    async def _perform_other(self, action: GuiAction) -> None:
+        match action:
+            case Scroll():
+                await self._scroll(action)
+            case Swipe(direction=direction, target=target, amount=amount):
+                await self._swipe(await self._spot(target), direction, amount)
+            case Select(target=target, value=value):
+                await self._select(target, value)
+            case Back():
+                await self._do(self.lease.page.go_back())
+            case Wait():
+                await asyncio.sleep(self.wait_s)
+            case _:
+                raise ImpossibleActionError(f"{NAMES[type(action)]} means nothing here")
+
+    async def _do(self, awaitable: Awaitable[T]) -> T:
+        return await self.lease.call(awaitable, "an action")
+
+    def pixels(self, point: Point) -> tuple[float, float]:
+        """CSS pixels of a point, within the screen."""
+        x, y = (point.x * self.screen.width / FULL, point.y * self.screen.height / FULL)
+        return min(x, self.screen.width - 1.0), min(y, self.screen.height - 1.0)
+
+    async def _spot(self, target: Target | None) -> Spot:
+        """Where a target is; the middle of the screen if it is None."""
+        if target is None:
+            return Spot(self.screen.width / 2, self.screen.height / 2)
+        if isinstance(target, Point):
+            return Spot(*self.pixels(target))
+        if not target.isdecimal():
+            raise ImpossibleActionError(f"there is no element {target}")
+        found = await self._do(self.lease.page.evaluate("r => __agentrl.place(r)", target))
+        if found is None:
+            raise ImpossibleActionError(f"there is no element {target}, or it cannot be seen")
+        return _spot(found)
+
+    async def _click(self, spot: Spot, count: int = 1) -> None:
+        page = self.lease.page
+        if not self.touch:
+            await self._do(page.mouse.click(spot.x, spot.y, click_count=count))
+            return
+        for _ in range(count):
+            await self._do(page.touchscreen.tap(spot.x, spot.y))
+
+    async def _hold(self, spot: Spot) -> None:
+        if self.touch:
+            await self._finger([spot], PRESS_S)
+            return
+        mouse = self.lease.page.mouse
+        await self._do(mouse.move(spot.x, spot.y))
+        await self._do(mouse.down())
+        await asyncio.sleep(PRESS_S)
+        await self._do(mouse.up())
+
+    async def _drag(self, start: Spot, end: Spot) -> None:
+        if self.touch:
+            await self._finger(_between(start, end), FRAME_S)
+            return
+        mouse = self.lease.page.mouse
+        await self._do(mouse.move(start.x, start.y))
+        await self._do(mouse.down())
+        await self._do(mouse.move(end.x, end.y, steps=STEPS))
+        await self._do(mouse.up())
+
+    async def _finger(self, path: list[Spot], pause_s: float) -> None:
+        """Put a finger down at the first spot, move it along, and lift it at the last."""
+        session = await self._do(self.lease.context.new_cdp_session(self.lease.page))
+        kinds = ["touchStart"] + ["touchMove"] * (len(path) - 1)
+        for kind, spot in zip(kinds, path, strict=True):
+            points = [{"x": spot.x, "y": spot.y}]
+            event = {"type": kind, "touchPoints": points}
+            await self._do(session.send("Input.dispatchTouchEvent", event))
+            await asyncio.sleep(pause_s)
+        event = {"type": "touchEnd", "touchPoints": []}
+        await self._do(session.send("Input.dispatchTouchEvent", event))
+        await self._do(session.detach())
+        await self._settle()
+
+    async def _swipe(self, start: Spot, direction: str, amount: int) -> None:
+        if not self.touch:
+            raise ImpossibleActionError("there is no touch screen: use scroll or drag")
+        x, y = SIGNS[direction]
+        end = Spot(
+            _within(start.x + x * amount * self.screen.width / FULL, self.screen.width),
+            _within(start.y + y * amount * self.screen.height / FULL, self.screen.height),
+        )
+        await self._finger(_between(start, end), FRAME_S)
+
+    async def _scroll(self, action: Scroll) -> None:
+        spot = await self._spot(action.target)
+        x, y = SIGNS[action.direction]
+        right = x * action.amount * self.screen.width / FULL
+        down = y * action.amount * self.screen.height / FULL
+        if self.touch:
+            end = Spot(
+                _within(spot.x - right, self.screen.width),
+                _within(spot.y - down, self.screen.height),
+            )
+            await self._finger(_between(spot, end), FRAME_S)
+            return
+        await self._do(self.lease.page.mouse.move(spot.x, spot.y))
+        await self._do(self.lease.page.mouse.wheel(right, down))
+        await self._settle()
+
+    async def _settle(self) -> None:
+        await self._do(self.lease.page.evaluate("() => __agentrl.settle()"))
+
+    async def _type(self, action: Type) -> None:
+        keyboard, page = self.lease.page.keyboard, self.lease.page
+        if action.target is not None:
+            spot = await self._spot(action.target)
+            if spot.is_set:
+                await self._set(action.target, action.text)
+                return
+            await self._click(spot)
+            found = await self._do(page.evaluate("() => __agentrl.focused()"))
+            spot = Spot(0, 0) if found is None else _spot(found)
+            if spot.is_set:
+                await self._set(action.target, action.text)
+                return
+            if not spot.is_text:
+                raise ImpossibleActionError("nothing can be typed there")
+            if spot.is_filled:
+                await self._do(keyboard.press("Control+a"))
+                if not action.text:
+                    await self._do(keyboard.press("Delete"))
+        await self._do(keyboard.type(action.text))
+
+    async def _set(self, target: Target, value: str) -> None:
+        found = self.lease.page.evaluate(
+            "([ref, point, value]) => __agentrl.set(ref, point, value)", self._named(target, value)
+        )
+        if not await self._do(found):
+            raise ImpossibleActionError("nothing can be typed there")
+
+    def _named(self, target: Target, value: str) -> list[object]:
+        if isinstance(target, Point):
+            return [None, self.pixels(target), value]
+        return [target, None, value]
+
+    async def _press(self, action: Press) -> None:
+        if isinstance(action.target, Point):
+            await self._click(await self._spot(action.target))
+        elif action.target is not None:
+            found = self.lease.page.evaluate("ref => __agentrl.focus(ref)", action.target)
+            if not await self._do(found):
+                raise ImpossibleActionError(f"there is no element {action.target}")
+        await self._do(self.lease.page.keyboard.press(action.keys))
+
+    async def _select(self, target: Target, value: str) -> None:
+        found = await self._do(
+            self.lease.page.evaluate(
+                "([ref, point, value]) => __agentrl.select(ref, point, value)",
+                self._named(target, value),
+            )
+        )
+        if found is False:
+            raise ImpossibleActionError("there is nothing to choose from")
+        if found is not None:
+            raise ImpossibleActionError(
+                f"no option reads {value!r}{did_you_mean(value, found)} ({' | '.join(found)})"
+            )
+
+
+def _spot(found: Mapping[str, object]) -> Spot:
+    return Spot(
+        float(str(found["x"])),
+        float(str(found["y"])),
+        bool(found["isText"]),
+        bool(found["isSet"]),
+        bool(found["isFilled"]),
+    )
+
+
+def _between(start: Spot, end: Spot) -> list[Spot]:
+    """The spots of a straight path, both ends included."""
+    shares = [step / STEPS for step in range(STEPS + 1)]
+    return [Spot(start.x + s * (end.x - start.x), start.y + s * (end.y - start.y)) for s in shares]
+
+
+def _within(at: float, size: int) -> float:
+    return min(max(at, 1.0), size - 2.0)

@@ -26,6 +26,8 @@ from agentrl.text.calls import NOTHING, read_json
 
 FULL = 1000
 """The far edge of the screen, right or bottom, in canonical coordinates."""
+FARTHEST = 10 * FULL
+"""How far one may scroll or swipe at once."""
 LONGEST = 2_000
 """Characters that a text may have."""
 ELEMENT = re.compile(r"[A-Za-z]{0,8}[0-9]{1,9}", re.ASCII)
@@ -130,7 +132,8 @@ class Press(GuiAction):
 
 @dataclass(frozen=True, slots=True)
 class Scroll(GuiAction):
-    """Look further in a direction (`down` shows what is below) by thousandths of the screen."""
+    """Look further in a direction (`down` shows what is below) by thousandths of the screen's
+    height or width."""
 
     direction: Direction
     target: Target | None = None
@@ -139,8 +142,8 @@ class Scroll(GuiAction):
 
 @dataclass(frozen=True, slots=True)
 class Swipe(GuiAction):
-    """Move a finger in a direction by thousandths of the screen, from the target's centre or the
-    screen's (`up` shows what is below)."""
+    """Move a finger in a direction by thousandths of the screen's height or width, as far as the
+    screen goes, from the target's centre or the screen's (`up` shows what is below)."""
 
     direction: Direction
     target: Target | None = None
@@ -227,7 +230,7 @@ def as_target(value: object) -> Target:
             raise MalformedError(f"expected an element such as 12, got {value[:40]!r}")
         return value
     if isinstance(value, list | tuple) and len(value) == 2:
-        return Point(_whole(value[0], 0), _whole(value[1], 0))
+        return Point(_whole(value[0], 0, FULL), _whole(value[1], 0, FULL))
     raise MalformedError(f"expected an element or a point such as [500, 300], got {value!r:.40}")
 
 
@@ -273,9 +276,9 @@ def _direction(value: object) -> Direction:
     return cast("Direction", value)
 
 
-def _whole(value: object, low: int) -> int:
-    if type(value) is not int or not low <= value <= FULL:
-        raise MalformedError(f"expected a whole number from {low} to {FULL}, got {value!r:.40}")
+def _whole(value: object, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise MalformedError(f"expected a whole number from {low} to {high}, got {value!r:.40}")
     return value
 
 
@@ -294,7 +297,7 @@ FIELDS: Mapping[str, Callable[[object], object]] = {
     "keys": as_keys,
     "url": _url,
     "direction": _direction,
-    "amount": lambda value: _whole(value, 1),
+    "amount": lambda value: _whole(value, 1, FARTHEST),
 }
 """What reads each field from JSON; a field means the same in every action."""
 

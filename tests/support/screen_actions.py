@@ -3,7 +3,6 @@
 from hypothesis import strategies as st
 
 from agentrl.text.gui import (
-    LONGEST,
     MODIFIERS,
     NAMED_KEYS,
     Answer,
@@ -34,13 +33,13 @@ elements = st.from_regex(r"[A-Za-z]{0,8}[0-9]{1,9}", fullmatch=True).filter(str.
 targets = elements | points
 controls = "".join(map(chr, [*range(9), *range(11, 32), 127]))
 letters = st.characters(exclude_categories=["Cs"], exclude_characters=controls)
-texts = st.text(letters, max_size=LONGEST)
+texts = st.text(letters, max_size=40)
 full_texts = texts.filter(str.strip)
 last_keys = st.sampled_from([*NAMED_KEYS, *"abzAZ09"])
 held_keys = st.lists(st.sampled_from(MODIFIERS), unique=True)
 keys = st.builds(lambda held, last: "+".join([*held, last]), held_keys, last_keys)
 directions = st.sampled_from(["up", "down", "left", "right"])
-amounts = st.integers(1, 1000)
+amounts = st.integers(1, 10_000)
 urls = st.from_regex(r"[a-z]{2,5}:[^\s\"]{1,40}", fullmatch=True).filter(
     lambda url: url.isprintable() and url.isascii()
 )

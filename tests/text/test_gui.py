@@ -112,7 +112,7 @@ def test_words_say_actions(text: str, expected: GuiAction) -> None:
         ("press Enter+Enter", "expected each of Control"),
         ("scroll dwn", "did you mean 'down'"),
         ("scroll down by", "expected an amount such as by 300"),
-        ("scroll down by 0", "expected a whole number from 1 to 1000, got 0"),
+        ("scroll down by 0", "expected a whole number from 1 to 10000, got 0"),
         ("scroll down by 3.5", "expected an amount"),
         ("done now", "done ends before 'now'"),
         ('"click" 3', "expected one of click"),

@@ -189,7 +189,7 @@ def _target(rest: list[Word], name: str, is_spare: bool) -> tuple[object, int]:
 
 def _amount(rest: list[Word], name: str, is_spare: bool) -> tuple[object, int]:
     """`by` and a number."""
-    if len(rest) < 2 or rest[0].text != "by" or not re.fullmatch(r"[0-9]{1,4}", rest[1].text):
+    if len(rest) < 2 or rest[0].text != "by" or not re.fullmatch(r"[0-9]{1,5}", rest[1].text):
         raise MalformedError(f"expected an amount such as by 300, got {rest[0].text[:40]!r}")
     return int(rest[1].text), 2
 

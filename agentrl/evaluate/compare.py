@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from agentrl.core.errors import DataError
-from agentrl.evaluate.suite import Row
+from agentrl.evaluate.suite import OF_WEIGHTS, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], *, seed: int = 0) -> l
     found = []
     for row in rows_a:
         other = others.get((row.entry, row.seat))
-        if other is not None and row.seat in ("greedy", "sampled"):
+        if other is not None and row.seat in OF_WEIGHTS:
             found.append(_difference(row, other, seed))
     return found
 

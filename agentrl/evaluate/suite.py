@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,16 +33,18 @@ from agentrl.core.errors import (
 from agentrl.core.loading import load, to_yaml
 from agentrl.core.protocols import Agent, ToolFormat, abilities
 from agentrl.core.shapes import Slot
-from agentrl.core.types import Group, Json, Task
+from agentrl.core.types import Group, Json, Stop, Task
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.runner import Stage, build_stage, enough_tasks
 from agentrl.evaluate.statistics import wilson
 from agentrl.rollout.strategies.flat import Flat
+from agentrl.rollout.worker import Worker
 from agentrl.track.jsonl import append_line, read_lines, write_lines
 
 SUITES = Path(__file__).parent / "suites"
 SEATS = ("random", "expert", "greedy", "sampled")
 """Who plays an entry: the floor, the ceiling, and the checkpoint in two ways."""
+OF_WEIGHTS = ("greedy", "sampled")
 AT_ONCE = 64
 """Tasks in flight."""
 
@@ -114,6 +117,11 @@ class Row:
         return [one for one in self.episodes if one.success is not None]
 
     @property
+    def cramped(self) -> int:
+        """Episodes that ended because the model's context had no room for the next prompt."""
+        return sum(one.stop == Stop.MAX_TOKENS.value for one in self.episodes)
+
+    @property
     def success(self) -> float:
         """Share of the episodes that did not fail; NaN without any."""
         return _mean([float(bool(one.success)) for one in self.counted])
@@ -127,7 +135,7 @@ class Row:
         """A line of the table."""
         if self.missing:
             told = " ".join(self.missing.replace("|", "\\|").split())
-            return f"| {self.entry} | not played | {told} |{'  |' * 6}"
+            return f"| {self.entry} | not played | {told} |{'  |' * 7}"
         low, high = self.interval
         failed = len(self.episodes) - len(self.counted)
         cells = (
@@ -140,6 +148,7 @@ class Row:
             f"{_mean([one.turns for one in self.counted]):.1f}",
             f"{_mean([one.tokens for one in self.counted]):.1f}",
             str(failed),
+            str(self.cramped),
         )
         return f"| {' | '.join(cells)} |"
 
@@ -156,12 +165,14 @@ class Row:
             "high": high,
             "episodes": len(self.counted),
             "failed": len(self.episodes) - len(self.counted),
+            "no_room": self.cramped,
         }
 
 
 HEADER = (
-    "| entry | seat | success | 95 % interval | episodes | reward | turns | tokens | failed |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| entry | seat | success | 95 % interval | episodes | reward | turns | tokens | failed "
+    "| no room |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -282,6 +293,11 @@ async def _play_entry(
             rows.append(Row(entry=entry.name, seat=seat, episodes=tuple(kept.episodes())))
             low, high = rows[-1].interval
             say(f"{entry.name}, {seat}: {rows[-1].success:.3f} ({low:.3f}-{high:.3f})")
+            if rows[-1].cramped:
+                say(
+                    f"{entry.name}, {seat}: {rows[-1].cramped} of {len(rows[-1].episodes)} "
+                    "episodes ended where the model's context had no room for the next prompt"
+                )
     finally:
         for stage in opened:
             await stage.worker.close()
@@ -297,7 +313,8 @@ async def _play(
     left: Sequence[tuple[int, Task]],
     kept: Kept,
 ) -> None:
-    play = stage.worker.one_by_one(
+    worker = stage.worker if seat in OF_WEIGHTS else _roomy(stage.worker)
+    play = worker.one_by_one(
         agent=_agent(stage, seat), group_size=samples, label=f"suite/{entry.name}/{seat}"
     )
     turns = asyncio.Semaphore(max(1, AT_ONCE // samples))
@@ -306,9 +323,19 @@ async def _play(
         async with turns:
             kept.add(await play(task, number))
 
-    async with asyncio.TaskGroup() as group:
-        for number, task in left:
-            group.create_task(one(number, task))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, task in left:
+                group.create_task(one(number, task))
+    finally:
+        if worker is not stage.worker:
+            await worker.close()
+
+
+def _roomy(worker: Worker) -> Worker:
+    """For floors and ceilings, which are no model's: nothing is too long for them."""
+    rules = replace(worker.table.rules, max_context=sys.maxsize, max_tokens=sys.maxsize)
+    return replace(worker, table=replace(worker.table, rules=rules))
 
 
 def _agent(stage: Stage, seat: str) -> Agent:
@@ -334,7 +361,7 @@ class Shelf:
         other overrides, has another file."""
         text = "\n".join([to_yaml(entry), *self.overrides])
         settings = hashlib.sha256(text.encode()).hexdigest()[:8]
-        mark = self.weights if seat in ("greedy", "sampled") else "any"
+        mark = self.weights if seat in OF_WEIGHTS else "any"
         path = self.folder / "episodes" / mark / f"{entry.name}.{settings}.{seat}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = read_lines(path)

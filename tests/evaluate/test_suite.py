@@ -182,6 +182,26 @@ def test_what_was_played_under_other_overrides_is_played_anew(
     assert len(counted) == 32
 
 
+def test_a_model_whose_context_is_too_short_is_told_and_the_ceiling_is_not_bound_by_it(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    path = suite_file(tmp_path)
+    save_model(tmp_path / "model", "qwen3")
+    rows = play_suite(
+        tmp_path / "model",
+        load_suite(str(path)),
+        out=tmp_path / "out",
+        overrides=["renderer=plain", "rollout.max_context=5", "sampling.max_tokens=3"],
+        seats=("expert", "greedy"),
+        say=said.append,
+    )
+    assert [row.cramped for row in rows] == [0, 4]
+    assert rows[0].counted[0].turns > 1
+    assert rows[1].markdown().endswith("| 0 | 4 |")
+    assert said[-1].startswith("lake, greedy: 4 of 4 episodes ended where the model's context")
+
+
 @pytest.mark.parametrize(
     ("asked", "used"),
     [((), [type(None)] * 2), (("actions=qwen_xml",), [type(None), QwenXmlCalls])],

@@ -29,6 +29,29 @@ def rewarded(rewards_G: Sequence[float | None]) -> Group:
     )
 
 
+def turned(
+    tokens_K: Sequence[int],
+    reward: float,
+    *,
+    turns: tuple[float, ...] | None = None,
+    first_id: int = 10,
+) -> Trajectory:
+    """An episode whose turns sampled so many tokens, and which was scored like that."""
+    return Trajectory(
+        task=TASK,
+        turns=tuple(
+            Turn(
+                prompt_ids=(1,),
+                action_ids=tuple(range(first_id, first_id + count)),
+                sampler_logprobs=(0.0,) * count,
+            )
+            for count in tokens_K
+        ),
+        stop=Stop.DONE,
+        score=Score(value=reward, turns=turns),
+    )
+
+
 def scored(*groups: Sequence[float | None]) -> Scored:
     """A step of such groups."""
     return Scored(groups=tuple(rewarded(group) for group in groups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -62,7 +63,7 @@ class TurnReturns:
         if len(set(pool)) <= 1:
             return 0.0
         mean, variance = mean_and_variance(pool)
-        return (value - mean) / (variance**0.5 + self.eps)
+        return (value - mean) / (math.sqrt(variance) + self.eps)
 
     def _returns(self, group: Group, i: int) -> list[float]:
         trajectory = group.trajectories[i]

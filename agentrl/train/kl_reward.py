@@ -1,5 +1,4 @@
-"""KL taken from the reward before credit is given.
-
+"""The step as estimators see it, with the KL taken from the reward before credit is given:
 `R_i - beta * sum_t k(d_t)` with `d_t = sampler_logp_t - ref_logp_t` over the sampled tokens of a
 trajectory, inherited ones included (RLOO, arXiv 2402.14740, eq. 2; REINFORCE++, arXiv 2501.03262).
 The sampler's logprobs are those of the policy that acted. Turn scores lose their own turn's part.
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import fsum
+from typing import Literal
 
 import torch
 
@@ -20,6 +20,10 @@ from agentrl.train.prepare import TrainRow
 
 Turns = list[list[float]]
 """One number for each sampled token of a trajectory, `[turn][token]`."""
+Ragged = list[list[list[float]]]
+"""The same of a step, `[group][trajectory][token]`."""
+PerToken = Literal["ref_logprobs", "entropies"]
+FILLED_BY: dict[PerToken, str] = {"ref_logprobs": "with_reference", "entropies": "with_old"}
 
 
 def scored_step(
@@ -30,28 +34,25 @@ def scored_step(
     share: Share,
     needs: frozenset[str] = frozenset(),
 ) -> tuple[Scored, dict[str, Sum]]:
-    """The step as an estimator sees it, and metrics: with `ref_logprobs` if it needs them, and with
-    scores less the KL where that is placed in the reward. The given groups stay as they are.
+    """The step as an estimator sees it, and metrics: with the `ref_logprobs` and `entropies` it
+    needs, and with scores less the KL where that is placed in the reward. The given groups stay as
+    they are.
 
     Rows are those of this rank; the groups of other ranks get theirs by `share`.
 
     Raises:
-        DataError: reference logprobs are wanted and the rows have none.
+        DataError: something is wanted that the rows do not have.
     """
     in_reward = kl is not None and kl.placement == "reward"
-    if not in_reward and "ref_logprobs" not in needs:
-        return Scored(groups=tuple(groups)), {}
-    parts = share.exchange(_by_turn(groups, rows))
-    reference = {key: turns for part in parts for key, turns in part.items()}
-    flat = tuple(
-        tuple(
-            [value for turn in reference.get((g, i), []) for value in turn]
-            for i in range(len(group.trajectories))
-        )
-        for g, group in enumerate(groups)
+    reference, ref_logprobs = (
+        _of_all(groups, rows, "ref_logprobs", share)
+        if in_reward or "ref_logprobs" in needs
+        else ({}, None)
     )
+    _, entropies = _of_all(groups, rows, "entropies", share) if "entropies" in needs else ({}, None)
+    found = Scored(groups=tuple(groups), ref_logprobs=ref_logprobs, entropies=entropies)
     if kl is None or not in_reward:
-        return Scored(groups=tuple(groups), ref_logprobs=flat), {}
+        return found, {}
     charged, sums = [], []
     for g, group in enumerate(groups):
         siblings = list(group.trajectories)
@@ -61,20 +62,36 @@ def scored_step(
             sums.append(fsum(turns) / kl.beta)
         charged.append(replace(group, trajectories=tuple(siblings)))
     metrics = {"reward/kl": Sum(fsum(sums), float(len(sums)))}
-    return Scored(groups=tuple(charged), ref_logprobs=flat), metrics
+    return replace(found, groups=tuple(charged)), metrics
+
+
+def _of_all(
+    groups: Sequence[Group], rows: Sequence[TrainRow], name: PerToken, share: Share
+) -> tuple[dict[tuple[int, int], Turns], Ragged]:
+    """A number of each sampled token, of all ranks: by (group, trajectory) and turn, and flat."""
+    parts = share.exchange(_by_turn(groups, rows, name))
+    by_key = {key: turns for part in parts for key, turns in part.items()}
+    flat = [
+        [
+            [value for turn in by_key.get((g, i), []) for value in turn]
+            for i in range(len(group.trajectories))
+        ]
+        for g, group in enumerate(groups)
+    ]
+    return by_key, flat
 
 
 def _by_turn(
-    groups: Sequence[Group], rows: Sequence[TrainRow]
-) -> dict[tuple[int, int], list[list[float]]]:
-    """Reference logprobs by (group, trajectory)."""
+    groups: Sequence[Group], rows: Sequence[TrainRow], name: PerToken
+) -> dict[tuple[int, int], Turns]:
     found: dict[tuple[int, int], Turns] = {}
     for item in rows:
-        if item.ref_logprobs is None:
-            raise DataError("kl: expected rows with reference logprobs: call with_reference before")
+        numbers = item.ref_logprobs if name == "ref_logprobs" else item.entropies
+        if numbers is None:
+            raise DataError(f"expected rows with {name}: call {FILLED_BY[name]} before")
         turns = groups[item.row.group].trajectories[item.row.trajectory].turns
         values = found.setdefault(item.key, [[] for _ in turns])
-        for k, value in zip(item.row.turn_of, item.ref_logprobs, strict=True):
+        for k, value in zip(item.row.turn_of, numbers, strict=True):
             if k >= 0:
                 values[k].append(value)
     return found

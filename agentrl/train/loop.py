@@ -121,7 +121,9 @@ def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
     # Sharded weights are gathered in every forward pass, so all ranks must make as many.
     meeting = None if config.parallel.shares_module else config.parallel
     ready = list(items)
-    wants_entropies = config.entropy is not None and config.entropy.top < 1
+    wants_entropies = "entropies" in config.advantage.needs or (
+        config.entropy is not None and config.entropy.top < 1
+    )
     is_live = config.optim.updates_per_batch * config.optim.epochs == 1
     if wants_entropies or (config.optim.old == "recompute" and not is_live):
         ready = with_old(ready, config.scorer, run.module, budget, meeting)

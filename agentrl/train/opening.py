@@ -231,7 +231,7 @@ def check_alike(config: Config) -> None:
 
 def check_needs(config: Config) -> None:
     """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
-    available = {"ref_logprobs"} if config.kl is not None else set()
+    available = {"entropies"} | ({"ref_logprobs"} if config.kl is not None else set())
     unmet = sorted(config.advantage.needs - available)
     if unmet:
         raise ConfigError(

@@ -92,10 +92,23 @@ def test_an_estimator_that_needs_reference_logprobs_gets_them_in_turn_order() ->
         [GROUP], rows(), kl=K3(), share=Solo(), needs=frozenset({"ref_logprobs"})
     )
     assert scored.groups == (GROUP,)
-    assert scored.ref_logprobs == (([REF[5], REF[6], REF[7]], [REF[5], REF[6], REF[8]], [], []),)
+    assert scored.ref_logprobs == [[[REF[5], REF[6], REF[7]], [REF[5], REF[6], REF[8]], [], []]]
+    assert scored.entropies is None
+
+
+def test_an_estimator_that_needs_entropies_gets_them_in_turn_order() -> None:
+    items = [
+        replace(item, entropies=tuple(0.1 * token for token in item.row.ids)) for item in rows()
+    ]
+    scored, _ = scored_step([GROUP], items, kl=None, share=Solo(), needs=frozenset({"entropies"}))
+    assert scored.entropies == [
+        [[0.1 * id for turn in t.turns for id in turn.action_ids] for t in (A, B, C)] + [[]]
+    ]
+    with pytest.raises(DataError, match="expected rows with entropies: call with_old before"):
+        scored_step([GROUP], rows(), kl=None, share=Solo(), needs=frozenset({"entropies"}))
 
 
 def test_rows_without_reference_logprobs_are_refused() -> None:
     blank = [TrainRow.blank(row) for row in fold(GROUP, index=0)]
-    with pytest.raises(DataError, match="expected rows with reference logprobs"):
+    with pytest.raises(DataError, match="expected rows with ref_logprobs"):
         scored_step([GROUP], blank, kl=K1(placement="reward"), share=Solo())

@@ -58,7 +58,7 @@ test: $(INSTALLED)  ## the tests that need nothing special, two and a half minut
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)  ## the slow ones as well
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not vllm and not browser and not distributed and not java and not adapters" --timeout=600 $(PYTEST_ARGS)
 
 test-distributed: $(VENV)/.installed-deepspeed  ## every training backend on two processes (CPU)
 	$(BIN)/python -m pytest -m "distributed and not slow" $(PYTEST_ARGS)
@@ -90,7 +90,7 @@ docs: $(INSTALLED)  ## write the generated pages that need no training: docs/env
 
 reliability: export OMP_NUM_THREADS := 1
 reliability: $(INSTALLED)  ## regenerate docs/reliability.md: inject every fault and measure (3 minutes)
-	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java" --timeout=600 --record-faults=docs/reliability/faults.json
+	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java and not adapters" --timeout=600 --record-faults=docs/reliability/faults.json
 	$(BIN)/python scripts/reliability.py
 
 wheel: $(INSTALLED)  ## build sdist and wheel into dist/ and try the wheel in an environment of its own

@@ -255,6 +255,15 @@ def _add_servers(add: Callable[..., _Parser]) -> None:
     desk.add_argument(
         "--idle", type=float, default=600.0, help="seconds without a call that end a session (600)"
     )
+    game = add("serve-env", _serve_env)
+    game.add_argument("env", metavar="ENV", help="the name of an environment")
+    game.add_argument("--split", choices=SPLITS, default="train", help="which tasks (train)")
+    game.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    game.add_argument("--port", type=int, default=8002, help="port to listen on (8002)")
+    game.add_argument("--sessions", type=int, default=64, help="how many at once (64)")
+    game.add_argument(
+        "--idle", type=float, default=600.0, help="seconds without a call that end a session (600)"
+    )
 
 
 def _help(parser: _Parser) -> int:
@@ -334,6 +343,24 @@ def _serve(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         out=args.out,
+        idle_s=args.idle,
+        say=_say,
+    )
+    return 0
+
+
+def _serve_env(args: argparse.Namespace) -> int:
+    """An environment behind OpenEnv's protocol; key=value are its settings, as in level=GoTo."""
+    from agentrl.core.config import load_alone
+    from agentrl.evaluate.serve_env import serve_env
+
+    serve_env(
+        load_alone(args.env, args.overrides),
+        name=args.env,
+        split=args.split,
+        host=args.host,
+        port=args.port,
+        sessions=args.sessions,
         idle_s=args.idle,
         say=_say,
     )

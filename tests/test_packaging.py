@@ -23,7 +23,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HEAVY = ("torch", "transformers", "pydantic", "minigrid", "numpy", "rich", "trl", "datasets")
 ABSENT = (
     "trl", "datasets", "pyarrow", "vllm", "deepspeed", "playwright", "textworld", "scienceworld",
-    "reasoning_gym", "openenv", "ray", "inspect_ai", "tensorboard", "wandb",
+    "reasoning_gym", "websockets", "ray", "inspect_ai", "tensorboard", "wandb",
 )  # fmt: skip
 """What the core path must do without. None in sys.modules looks like "not installed"."""
 

@@ -37,6 +37,11 @@ def failed(report: CheckReport) -> dict[str, str]:
     return {result.name: result.reason for result in report.of(Status.FAIL)}
 
 
+EXTRAS = {
+    "openenv": ("websockets", "openenv"),
+    "reasoning_gym": ("reasoning_gym", "reasoning"),
+}
+"""What an environment imports, and the extra that brings it."""
 FETCHED = {"bfcl"}
 """Environments whose data is no part of this package and may be absent."""
 
@@ -53,8 +58,9 @@ PLAYED = [n for n in registry.names("env") if not issubclass(registry.find("env"
 
 @pytest.mark.parametrize("name", PLAYED)
 def test_every_registered_env_keeps_its_promises(name: str) -> None:
-    if name == "reasoning_gym":
-        pytest.importorskip("reasoning_gym", reason="needs agentrl[reasoning]")
+    if name in EXTRAS:
+        package, extra = EXTRAS[name]
+        pytest.importorskip(package, reason=f"needs agentrl[{extra}]")
     before = cpu_seconds()
     env = registry.find("env", name)()
     if name in FETCHED:

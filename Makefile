@@ -84,7 +84,7 @@ bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (20 minutes on two
 	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
 	$(BIN)/python scripts/bench/page.py
 
-docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs.md, docs/methods.md, docs/scale.md
+docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs, docs/methods.md, docs/scale.md
 	$(BIN)/python scripts/envs_page.py
 	$(BIN)/python scripts/methods_page.py
 	$(BIN)/python scripts/scale_page.py

@@ -38,8 +38,6 @@ class Needs:
     """Where its data lies otherwise."""
     beside: str
     """What stands in the way of one environment for both."""
-    licence: str
-    paper: str
 
     @property
     def place(self) -> Path:
@@ -94,9 +92,9 @@ class AlfWorld(Elsewhere):
         variable="ALFWORLD_DATA",
         folder="~/.cache/alfworld",
         beside="It may share an environment with agentrl: its text version needs TextWorld.",
-        licence="MIT",
-        paper="Shridhar et al. 2021, arXiv 2010.03768",
     )
+    licence: ClassVar[str] = "MIT"
+    cite: ClassVar[str] = "Shridhar et al. 2021, arXiv 2010.03768"
 
 
 @register("env", "webshop")
@@ -108,13 +106,13 @@ class WebShop(Elsewhere):
         module="web_agent_site",
         steps=(
             "git clone https://github.com/princeton-nlp/webshop.git",
-            "./setup.sh -d small (1,000 goods) or -d all, in that folder",
+            "cd webshop && ./setup.sh -d small",
         ),
         folder="webshop/data",
-        beside="It needs Python 3.8 and Java, so it has to run as a service of its own.",
-        licence="Princeton's own: see its LICENSE.md",
-        paper="Yao et al. 2022, arXiv 2207.01206",
+        beside="That is 1,000 goods, -d all fetches all. It needs Python 3.8 and Java: a service.",
     )
+    licence: ClassVar[str] = "Princeton's own: see its LICENSE.md"
+    cite: ClassVar[str] = "Yao et al. 2022, arXiv 2207.01206"
 
 
 @register("env", "appworld")
@@ -128,9 +126,9 @@ class AppWorld(Elsewhere):
         variable="APPWORLD_ROOT",
         folder="data",
         beside="It needs pydantic 1 and agentrl pydantic 2, so it has to run as a service.",
-        licence="Apache-2.0",
-        paper="Trivedi et al. 2024, arXiv 2407.18901",
     )
+    licence: ClassVar[str] = "Apache-2.0"
+    cite: ClassVar[str] = "Trivedi et al. 2024, arXiv 2407.18901"
 
 
 @register("env", "tau2")
@@ -142,11 +140,11 @@ class Tau2(Elsewhere):
         module="tau2",
         steps=(
             "git clone https://github.com/sierra-research/tau2-bench",
-            "uv sync --extra gym, in that folder",
+            "cd tau2-bench && uv sync --extra gym",
         ),
         variable="TAU2_DATA_DIR",
         folder="tau2-bench/data",
         beside="It needs Python 3.12 and a language model that plays the customer.",
-        licence="MIT",
-        paper="Barres et al. 2025, arXiv 2506.07982",
     )
+    licence: ClassVar[str] = "MIT"
+    cite: ClassVar[str] = "Barres et al. 2025, arXiv 2506.07982"

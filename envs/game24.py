@@ -81,6 +81,10 @@ class Game24(OneState[Saved]):
     """Make 24 from four numbers, each used once, one calculation a turn (`calc 8 - 4`)."""
 
     runs_in: ClassVar[RunsIn] = "inline"
+    cite: ClassVar[str] = (
+        "Yao et al. 2023 (Tree of Thoughts), arXiv 2305.10601; "
+        "Lu et al. 2024 (Intelligent Go-Explore), arXiv 2405.15143"
+    )
 
     rules: Rules = "restricted"
     """`restricted`: a quotient must be whole, larger by smaller (Intelligent Go-Explore); `full`:

@@ -98,6 +98,9 @@ class ReasoningGym(OneState[Saved]):
     """Questions of Reasoning Gym's generators, scored by the package itself, in one turn."""
 
     runs_in: ClassVar[RunsIn] = "thread"
+    extra: ClassVar[str] = "reasoning"
+    licence: ClassVar[str] = "Apache-2.0 (reasoning-gym)"
+    cite: ClassVar[str] = "Stojanovski et al. 2025 (Reasoning Gym), arXiv 2505.24760"
 
     dataset: str = "chain_sum"
     """A dataset of the package, such as `chain_sum`, `countdown`, `zebra_puzzles`."""

@@ -87,6 +87,12 @@ class Env(ABC):
     """The splits that there are; a benchmark may have `test` alone."""
     takes_text: ClassVar[bool] = False
     """Every reply has to reach `step`, as text where no action was read in it."""
+    extra: ClassVar[str] = ""
+    """The extra of this package that installs what the env stands on, if it stands on any."""
+    licence: ClassVar[str] = ""
+    """Of the games and data that are not this package's own."""
+    cite: ClassVar[str] = ""
+    """Whom to cite for the env: authors, year, and where."""
 
     @abstractmethod
     def tasks(self, split: Split) -> Sequence[Task]:

@@ -57,6 +57,11 @@ class BabyAI(Env):
     """Grid rooms with coloured things, a goal in words, and a 7x7 view (minigrid's levels)."""
 
     runs_in: ClassVar[RunsIn] = "inline"
+    licence: ClassVar[str] = "MIT (minigrid)"
+    cite: ClassVar[str] = (
+        "Chevalier-Boisvert et al. 2019 (BabyAI), arXiv 1810.08272; "
+        "Chevalier-Boisvert et al. 2023 (Minigrid), arXiv 2306.13831"
+    )
 
     level: str = "GoToObj"
     """A level's short name: `GoToObj` is `BabyAI-GoToObj-v0`, `DoorKey-6x6` is MiniGrid's."""

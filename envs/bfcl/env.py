@@ -60,6 +60,9 @@ class Bfcl(Env):
     runs_in: ClassVar[RunsIn] = "thread"
     actions: ClassVar[str] = "hermes_talk"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
+    extra: ClassVar[str] = "bfcl"
+    licence: ClassVar[str] = "Apache-2.0 (bfcl-eval, code and data)"
+    cite: ClassVar[str] = "Patil et al. 2025, The Berkeley Function Calling Leaderboard, ICML"
 
     category: Category = "simple_python"
     """Which of the leaderboard's categories."""

@@ -80,6 +80,9 @@ class Countdown(OneState[Saved]):
     """Make a target from a few numbers, one calculation a turn (`calc 8 - 5`) or all in one."""
 
     runs_in: ClassVar[RunsIn] = "inline"
+    cite: ClassVar[str] = (
+        "Gandhi et al. 2024 (Stream of Search), arXiv 2404.03683; Qin et al. 2025, arXiv 2504.07052"
+    )
 
     numbers: Annotated[int, Ge(2), Le(6)] = 4
     """How many numbers are dealt (2 to 6)."""

@@ -20,7 +20,7 @@ import importlib
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
@@ -66,6 +66,9 @@ class Shown(NamedTuple):
 @dataclass(kw_only=True)
 class Gymnasium(Env):
     """Gymnasium environments as text (FrozenLake, Taxi, ... and those of other packages)."""
+
+    licence: ClassVar[str] = "MIT (gymnasium); another package's games have their own"
+    cite: ClassVar[str] = "Towers et al. 2024 (Gymnasium), arXiv 2407.17032"
 
     id: Annotated[str, MinLen(1)] = "FrozenLake-v1"
     """An id of Gymnasium's registry; `package.module:Name-v0` imports the module first."""

@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm results bench docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters results bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -73,6 +73,10 @@ $(VENV)/.installed-deepspeed: $(INSTALLED)
 test-vllm: $(INSTALLED)  ## real vLLM servers on the CPU, from an environment of their own (.venv-vllm, 3.5 GB)
 	.ci/install-vllm
 	$(BIN)/python -m pytest -m vllm --timeout=600 -rs --must-run=vllm --durations=10 $(PYTEST_ARGS)
+
+test-adapters: $(INSTALLED)  ## OpenEnv's own client and servers, and Inspect, each from an environment of its own (0.8 GB)
+	.ci/install-adapters
+	$(BIN)/python -m pytest -m adapters --timeout=300 -rs --must-run=adapters --durations=10 $(PYTEST_ARGS)
 
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each

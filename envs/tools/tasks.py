@@ -190,12 +190,20 @@ def joined(goals: Sequence[Goal]) -> list[Gold]:
 
 
 def works(world: World, gold: Sequence[Gold]) -> bool:
-    """Whether every call of a solution succeeds, and the state changes unless it says it cannot."""
+    """Whether every call of a solution succeeds, and the state changes unless it says it cannot.
+
+    Both goal by goal and message by message: one goal may spend what another one pays back.
+    """
     tools = toolbox(tuple(APPS), can_finish=True)
-    after = deepcopy(world)
-    try:
-        for one in gold:
-            perform(after, one.call, tools)
-    except RefusedError:
-        return False
-    return (facts(after) != facts(world)) != (gold[-1].call.name == "cannot")
+    by_message = sorted(gold, key=lambda one: one.message)
+    ends = []
+    for calls in (gold, by_message):
+        after = deepcopy(world)
+        try:
+            for one in calls:
+                perform(after, one.call, tools)
+        except RefusedError:
+            return False
+        ends.append(facts(after))
+    is_changed = ends[0] != facts(world)
+    return ends[0] == ends[1] and is_changed != (gold[-1].call.name == "cannot")

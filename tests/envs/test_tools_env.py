@@ -252,6 +252,15 @@ def test_the_expert_solves_every_task_without_a_needless_call(settings: dict[str
             assert one.data["messages"] in (None, len(actions))
 
 
+def test_what_is_paid_back_by_one_goal_is_not_needed_earlier_by_another() -> None:
+    """Three of these 400 tasks could not be met in the messages that they allowed."""
+    env = Tools(steps_low=3, steps=3, together=1.0, infeasible=0.0)
+    for one in env.tasks("test"):
+        step, actions = solve(env, one)
+        assert step.info["success"] is True, one
+        assert one.data["messages"] == len(actions)
+
+
 def test_a_split_has_what_was_asked_for_and_shares_no_start() -> None:
     env = Tools()
     starts: list[set[str]] = []

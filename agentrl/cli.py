@@ -351,8 +351,8 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _serve_env(args: argparse.Namespace) -> int:
     """An environment behind OpenEnv's protocol; key=value are its settings, as in level=GoTo."""
+    from agentrl.adapters.serve_env import serve_env
     from agentrl.core.config import load_alone
-    from agentrl.evaluate.serve_env import serve_env
 
     serve_env(
         load_alone(args.env, args.overrides),

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from agentrl.adapters.serve_env import served
 from agentrl.core.config import load_alone
 from agentrl.core.errors import ConfigError, DeadlineError, EnvError
 from agentrl.core.types import Step, Stop, Task
 from agentrl.envs.babyai import BabyAI
 from agentrl.envs.openenv import OpenEnv
-from agentrl.evaluate.serve_env import served
 from support import real_openenv
 from support.play import collect, play_one, says, table, worker
 

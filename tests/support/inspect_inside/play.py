@@ -18,10 +18,10 @@ import inspect_ai
 from inspect_ai.log import read_eval_log
 from inspect_ai.model import ChatMessage, ModelOutput, ModelUsage, get_model
 
+from agentrl.adapters.inspect_task import play
 from agentrl.core.config import load_alone
 from agentrl.core.registry import register
 from agentrl.core.types import Action, Observation, Step, Task
-from agentrl.evaluate.inspect_task import play
 from agentrl.rollout.episode import as_observation
 from agentrl.text.calls import calls_of
 from support.envs import EchoEnv

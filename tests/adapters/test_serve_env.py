@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("websockets", reason="needs agentrl[openenv]")
 
+from agentrl.adapters.serve_env import served
 from agentrl.core.config import Alone, load_alone
 from agentrl.core.errors import ConfigError, EnvError
 from agentrl.core.protocols import Env
@@ -20,7 +21,6 @@ from agentrl.core.types import Json, Task, Trajectory
 from agentrl.envs.babyai import BabyAI
 from agentrl.envs.openenv import OpenEnv
 from agentrl.envs.openenv.remote import RefusedError, Remote
-from agentrl.evaluate.serve_env import served
 from support import EchoEnv, ThreadBadEnv
 from support.play import play_one, says, table
 from support.tools import Box

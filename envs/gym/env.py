@@ -20,7 +20,7 @@ import importlib
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
@@ -35,6 +35,7 @@ from agentrl.envs.gym.spaces import action_words, check_shown, written
 from agentrl.envs.gym.table import Plan, Rule, Table, solve
 
 if TYPE_CHECKING:
+    import gymnasium
     from gymnasium.envs.registration import EnvSpec
 
     from agentrl.envs.gym.known import Game
@@ -256,6 +257,8 @@ class Gymnasium(Env):
         try:
             if self._wants_ansi():
                 kwargs["render_mode"] = "ansi"
+            if spec_of(self._id).entry_point is None:
+                return alone(self._id, kwargs)
             return cast(
                 "Game",
                 gymnasium.make(
@@ -376,6 +379,15 @@ def spec_of(gym_id: str) -> EnvSpec:
     import gymnasium
 
     return gymnasium.registry[gym_id]
+
+
+def alone(gym_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[object, object]:
+    """One game of an id that Gymnasium has for many only."""
+    import gymnasium
+
+    from agentrl.envs.gym.one import One
+
+    return One(gymnasium.make_vec(gym_id, num_envs=1, **kwargs))
 
 
 def render_modes(gym_id: str) -> list[str]:

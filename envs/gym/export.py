@@ -3,12 +3,12 @@
     env = as_gymnasium(BabyAI(level="GoToObj"))
     text, info = env.reset(seed=3)
     text, reward, terminated, truncated, info = env.step("go forward")
+    many = as_vector(BabyAI(level="GoToObj"), 8)    # or by Gymnasium's own hand:
     many = gymnasium.vector.SyncVectorEnv([lambda: as_gymnasium(BabyAI()) for _ in range(8)])
 
-`AsyncVectorEnv` needs `shared_memory=False`: there Gymnasium keeps text letter by letter.
-
 A seed chooses a task of the split, and so does `options={"task": n}`; without either the tasks come
-in their order. Several calls in one message are a JSON list of them.
+in their order, and in a vector env each copy takes those that are not the others'. Several calls in
+one message are a JSON list of them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import asyncio
 import inspect
 import json
 import string
-from typing import Any, cast
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, cast
 
 import gymnasium
 from gymnasium.spaces import Text
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agentrl.core.errors import DataError, EnvError
 from agentrl.core.protocols import Env
@@ -33,11 +36,15 @@ LONGEST = 1_000_000
 class AsGymnasium(gymnasium.Env[str, str]):
     """One of our environments behind Gymnasium's interface."""
 
-    def __init__(self, env: Env, split: Split = "train") -> None:
+    def __init__(self, env: Env, split: Split = "train", first: int = 0, stride: int = 1) -> None:
+        """Args:
+        first: the task that begins.
+        stride: how many tasks further the next one is.
+        """
         self.env, self.split = env, split
         self.observation_space = self.action_space = _AnyText()
         self._tasks = env.tasks(split)
-        self._next = 0
+        self._next, self._stride = first % len(self._tasks), stride
         self._loop: asyncio.Runner | None = None
 
     def reset(
@@ -53,7 +60,7 @@ class AsGymnasium(gymnasium.Env[str, str]):
         number = (options or {}).get("task", self._next if seed is None else seed % count)
         if not isinstance(number, int) or not 0 <= number < count:
             raise DataError(f"options['task']: expected 0 to {count - 1}, got {number!r}")
-        self._next = (number + 1) % count
+        self._next = (number + self._stride) % count
         task = self._tasks[number]
         shown = self._called(self.env.reset(task))
         return _text(shown), {"task": task.id, "instruction": task.instruction}
@@ -103,6 +110,29 @@ class _AnyText(Text):
 def as_gymnasium(env: Env, split: Split = "train") -> AsGymnasium:
     """The environment as Gymnasium's; it plays the tasks of `split`."""
     return AsGymnasium(env, split)
+
+
+def as_vector(
+    env: Env,
+    count: int,
+    split: Split = "train",
+    *,
+    mode: Literal["sync", "async"] = "sync",
+    autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
+) -> VectorEnv[Any, Any, Any]:
+    """Copies of the environment in Gymnasium's own vector env, which deals the tasks out to them.
+
+    Args:
+        env: what is copied; it is not played itself.
+        count: how many copies.
+        mode: all in this process, or each in a process of its own.
+        autoreset: what Gymnasium does where an episode ends.
+    """
+    makers = [partial(AsGymnasium, replace(env), split, i, count) for i in range(count)]  # type: ignore[type-var]
+    if mode == "sync":
+        return SyncVectorEnv(makers, autoreset_mode=autoreset)
+    # Shared memory would keep text letter by letter.
+    return AsyncVectorEnv(makers, autoreset_mode=autoreset, shared_memory=False)
 
 
 def _action(text: str) -> Action:

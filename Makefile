@@ -82,9 +82,9 @@ results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
 	$(BIN)/python scripts/results.py
 
-bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (20 minutes on two idle cores; push needs .venv-vllm)
+bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (25 minutes on two idle cores; push needs .venv-vllm)
 	.ci/install-vllm
-	for name in engine trie vs_trl overhead async push; do \
+	for name in engine trie vs_trl overhead async push envs; do \
 	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
 	$(BIN)/python scripts/bench/page.py
 

@@ -102,6 +102,11 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> Spread:
     return Spread.of([a / b for a, b in zip(of, to, strict=True)])
 
 
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which this share lies."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
 @dataclass(kw_only=True)
 class Report:
     """Collects what was measured; prints it and writes it at the end."""
@@ -200,6 +205,27 @@ def resident_mib() -> float:
     """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def family_mib() -> float:
+    """Resident memory of this process and of all that it started."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    family, total = {os.getpid()}, resident_mib()
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    for pid in family - {os.getpid()}:
+        try:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except OSError:
+            continue
+        total += pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return total
 
 
 def forget_peak() -> float:

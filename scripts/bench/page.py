@@ -71,6 +71,15 @@ allows (192). The ideal is a step's env time shared evenly by 64 episodes, or it
 is longer: sampling, which an episode waits for as well, is not in it.
 """
 
+ENVS = """\
+## Environments
+
+What our code adds to a step of an env that does nothing: from the end of one `step` to the begin of
+the next, all but sampling. Below, the episodes of a second when the expert's actions are played
+again: `bare` is `reset` and `step` of the env alone, one episode after another; in brackets is what
+is left of that with the worker, its messages and its tokens, by episodes in flight. An env whose
+step takes microseconds is slowed down many times and costs nothing beside a model's forward pass.
+"""
 PUSH = """\
 ## Pushing weights to a vLLM server
 
@@ -236,6 +245,56 @@ def push(found: Mapping[str, Any]) -> list[str]:
     return [PUSH, *table(heads, rows)]
 
 
+def envs(found: Mapping[str, Any]) -> list[str]:
+    """Environments."""
+    steps = [
+        [
+            case["what"],
+            spread(case["ms"], ".3f"),
+            spread(case["p99_ms"], ".3f") if case["p99_ms"] else "",
+        ]
+        for case in found["cases"]
+        if "what" in case
+    ]
+    played = [case for case in found["cases"] if "episodes_per_s" in case]
+    flights = [key.removeprefix("ratio_") for key in played[0] if key.startswith("ratio_")]
+    rows = [
+        [
+            f"`{case['env']}` {case['settings']}".strip(),
+            case["runs_in"],
+            f"{case['episodes_per_s']['bare']:.0f}",
+            *(f"{case['episodes_per_s'][n]:.0f} ({spread(case[f'ratio_{n}'])})" for n in flights),
+            f"{case['env_mib']:.2f}",
+        ]
+        for case in played
+    ]
+    lines = [
+        ENVS,
+        *table(["added", "median ms", "99th percentile"], steps),
+        *table(["env", "runs", "bare", *(f"{n} in flight" for n in flights), "MiB an env"], rows),
+    ]
+    own = [case for case in played if "minigrid" in case["episodes_per_s"]]
+    for case in own:
+        pace = case["episodes_per_s"]["minigrid"]
+        lines += [
+            f"Minigrid's own loop, without words, plays {pace:.0f} episodes/s of `{case['env']}`.",
+            "",
+        ]
+    absent = [case for case in found["cases"] if "missing" in case]
+    for case in absent:
+        lines += [f"`{case['env']}` was not measured: {case['missing']}", ""]
+    (remote,) = [case for case in found["cases"] if "openenv" in case]
+    if "ms" in remote:
+        lines += [
+            f"OpenEnv's own client takes {spread(remote['ms'])} ms a step of that env behind",
+            "`agentrl serve-env` on the same machine.",
+            "",
+        ]
+    else:
+        lines += ["OpenEnv's own client was not measured: openenv-core was not there.", ""]
+    return lines
+
+
 SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "engine": engine,
     "trie": trie,
@@ -243,6 +302,7 @@ SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": overhead,
     "async": ahead,
     "push": push,
+    "envs": envs,
 }
 
 

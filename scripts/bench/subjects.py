@@ -307,3 +307,48 @@ class Words(Env):
             terminated=is_over,
             info={"success": False} if is_over else {},
         )
+
+
+@register("env", "bench_noop")
+@dataclass(kw_only=True)
+class Noop(Env):
+    """Does nothing, and notes when."""
+
+    runs_in: ClassVar[RunsIn] = "inline"
+    turns: int = 32
+    """Steps of an episode."""
+    news: bool = True
+    """Say something else each time."""
+
+    def __post_init__(self) -> None:
+        self._left = 0
+        self._rng = Random(0)
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        """They differ by number alone."""
+        return [Task(id=f"noop/{n}", seed=n) for n in range(10_000)]
+
+    def reset(self, task: Task) -> str:
+        """Begin."""
+        self._left, self._ended = self.turns, 0.0
+        return "go"
+
+    def step(self, action: Action) -> Step:
+        """Nothing."""
+        began = time.perf_counter()
+        if self._ended:
+            GAPS.append(began - self._ended)
+        self._left -= 1
+        over = self._left == 0
+        said = self.words() if self.news else "go"
+        step = Step(observation=said, terminated=over, info={"success": True} if over else {})
+        self._ended = time.perf_counter()
+        return step
+
+    def words(self) -> str:
+        """Eight words, hardly ever the same ones."""
+        return "".join(self._rng.choices(WORDS, k=8))
+
+
+GAPS: list[float] = []
+"""Seconds between the steps of an episode of `Noop`."""

@@ -17,6 +17,7 @@ FIGURES = {
     "vs_trl": {"steps_per_s_ratio_2_turns", "steps_per_s_ratio_6_turns", "peak_memory_ratio"},
     "overhead": {"overhead_share", "episodes_1000_mib"},
     "push": {"ratio", "ratio_5M"},
+    "envs": {"added_ms_per_step", "added_ms_per_step_p99"},
 }
 
 

@@ -1,6 +1,5 @@
 """Reasoning Gym's questions, splits and scores; no answer of a model is evaluated as a program."""
 
-import importlib.util
 import pickle
 import random
 from importlib import import_module
@@ -16,10 +15,10 @@ from agentrl.core.protocols import abilities
 from agentrl.core.types import Split, Task
 from agentrl.envs.reasoning_gym import NO_GOLD, UNUSABLE, ReasoningGym, Source, entry, is_safe
 from agentrl.evaluate.check_env import Status, check_env
+from support.extras import has, needs
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-HAS_PACKAGE = importlib.util.find_spec("reasoning_gym") is not None
-needs_package = pytest.mark.skipif(not HAS_PACKAGE, reason="needs agentrl[reasoning]")
+needs_package = needs("reasoning_gym")
 SHORT = ("chain_sum", "countdown", "mini_sudoku", "n_queens", "word_ladder", "gsm_symbolic")
 
 
@@ -36,7 +35,7 @@ def names() -> list[str]:
 # --- without the package --------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(HAS_PACKAGE, reason="reasoning-gym is installed")
+@pytest.mark.skipif(has("reasoning_gym"), reason="reasoning-gym is installed")
 def test_the_missing_package_names_its_extra() -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'agentrl\[reasoning\]'"):
         ReasoningGym().tasks("train")

@@ -30,6 +30,7 @@ from support import (
     ThreadBadEnv,
 )
 from support import broken_promises as broken
+from support.extras import needed_by
 
 
 def failed(report: CheckReport) -> dict[str, str]:
@@ -37,11 +38,6 @@ def failed(report: CheckReport) -> dict[str, str]:
     return {result.name: result.reason for result in report.of(Status.FAIL)}
 
 
-EXTRAS = {
-    "openenv": ("websockets", "openenv"),
-    "reasoning_gym": ("reasoning_gym", "reasoning"),
-}
-"""What an environment imports, and the extra that brings it."""
 FETCHED = {"bfcl"}
 """Environments whose data is no part of this package and may be absent."""
 
@@ -56,11 +52,11 @@ def skip_without_data(env: Env) -> None:
 PLAYED = [n for n in registry.names("env") if not issubclass(registry.find("env", n), Elsewhere)]
 
 
-@pytest.mark.parametrize("name", PLAYED)
-def test_every_registered_env_keeps_its_promises(name: str) -> None:
-    if name in EXTRAS:
-        package, extra = EXTRAS[name]
-        pytest.importorskip(package, reason=f"needs agentrl[{extra}]")
+@pytest.mark.parametrize("name", [pytest.param(n, marks=needed_by(n)) for n in PLAYED])
+def test_every_registered_env_keeps_its_promises(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = cpu_seconds()
     env = registry.find("env", name)()
     if name in FETCHED:

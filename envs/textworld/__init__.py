@@ -1,0 +1,1 @@
+"""Games made by TextWorld (`env.py`; the other modules are its parts)."""

@@ -98,10 +98,10 @@ class Mixture(Env):
         told[f"success_{self._names[self._playing]}"] = float(self._success)
         return replace(step, info={**step.info, "metrics": told})
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all of them."""
         for env in self._own:
-            env.close()
+            await _awaited(env.close())
 
     @property
     def _env(self) -> Env:

@@ -106,7 +106,7 @@ class Env(ABC):
     def step(self, action: Action) -> Step | Awaitable[Step]:
         """Act; raises `RuntimeError` after the end of the episode."""
 
-    def close(self) -> None:  # noqa: B027 - most envs hold nothing
+    def close(self) -> Awaitable[None] | None:  # noqa: B027 - most envs hold nothing
         """Give back whatever is open; may be called twice, and a later `reset` opens anew."""
 
 

@@ -267,6 +267,6 @@ class HangingEnv(Env):
         await asyncio.sleep(60)
         return Step(observation="")
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None] | None:
         """Close the inner env."""
-        self.inner.close()
+        return self.inner.close()

@@ -75,8 +75,7 @@ GUARDIAN = """
 trap "" HUP INT TERM
 read -r word || kill -s KILL -- "-$1" 2>/dev/null
 n=0
-while kill -s 0 -- "-$1" 2>/dev/null && [ $n -lt 20 ]; do sleep 0.05; n=$((n + 1)); done
-rm -rf -- "$2"
+while rm -rf -- "$2" 2>/dev/null; [ -e "$2" ] && [ $n -lt 40 ]; do sleep 0.05; n=$((n + 1)); done
 """
 
 _running: set[Chromium] = set()

@@ -19,11 +19,12 @@ from typing import Literal, NamedTuple
 
 from agentrl.core.types import Image
 from agentrl.envs.browser.page import PageLease
+from agentrl.text.gui import FULL, Point
 
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 """Defines `__agentrl` in a page."""
 Aspect = Literal["dom", "axtree", "screenshot", "marks"]
-LONGEST = 200
+LONGEST = 1_000
 """Characters of a text, a name or a value that are shown."""
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 
@@ -48,10 +49,17 @@ class Screen(NamedTuple):
         is_left = box.x < self.width and box.x + box.width > 0
         return is_left and box.y < self.height and box.y + box.height > 0
 
+    def point(self, box: Box) -> Point:
+        """The centre of the box, or the point of the screen that is nearest to it."""
+        x = round((box.x + box.width / 2) * FULL / self.width)
+        y = round((box.y + box.height / 2) * FULL / self.height)
+        return Point(min(max(x, 0), FULL), min(max(y, 0), FULL))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element:
-    """What can be seen or used. `look` is the colour of what has no text."""
+    """What can be seen or used. `look` tells what has no text apart: its colour,
+    or `#id` or `.class`."""
 
     ref: str
     tag: str
@@ -139,9 +147,13 @@ def shown(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def dom_text(elements: Sequence[Element]) -> str:
-    """A line for each element: `[ref] tag text = value (states)`."""
-    return "\n".join(_line(element) for element in elements)
+def dom_text(elements: Sequence[Element], screen: Screen | None = None) -> str:
+    """A line for each element: `[ref] tag text = value (states)`, and with a screen `@x,y`, the
+    centre in thousandths of it."""
+    return "\n".join(
+        f"{_line(e)} @{','.join(map(str, screen.point(e.box)))}" if screen else _line(e)
+        for e in elements
+    )
 
 
 def _line(element: Element) -> str:

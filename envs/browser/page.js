@@ -81,13 +81,15 @@ window.__agentrl = (() => {
     return states;
   }
 
+  // What tells elements without text apart: their colour, or what their page calls them.
   function lookOf(element, style) {
     if (element instanceof SVGElement) {
       return element.getAttribute("fill") || element.style.fill || style.fill;
     }
     if (element.matches("input,select,textarea,button")) return "";
     const colour = style.backgroundColor;
-    return colour === "rgba(0, 0, 0, 0)" ? "" : colour;
+    if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    return element.id ? "#" + element.id : [...element.classList].map((c) => "." + c).join("");
   }
 
   function isHit(element, box) {

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from asyncio import AbstractEventLoop
+from collections.abc import Coroutine, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from annotated_types import Ge, Gt
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BrowserDeadlineError", "BrowserError", "BrowserSettings", "PageLease", "lease"]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +69,25 @@ class BrowserSettings:
     """Hosts that pages may speak to, besides this machine."""
     accepts_dialogs: bool = False
     """Answer dialogs with OK; else they are dismissed."""
+
+
+class Undrawn(Generic[T]):
+    """A coroutine whose first step leaves the global random generator as it was: Playwright draws
+    the name of its connection there."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        steps = self._coroutine.__await__()
+        state = random.getstate()
+        waits_for = next(steps)
+        random.setstate(state)
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
+            yield steps.throw(error)
+        return (yield from steps)
 
 
 class Browser:
@@ -110,8 +132,9 @@ class Browser:
         try:
             async with asyncio.timeout(limit):
                 self._chromium = Chromium(program, self._network_flags())
-                self._driver = await async_playwright().start()
-                self._browser = await self._driver.chromium.connect_over_cdp(
+                driver = await Undrawn(async_playwright().start())
+                self._driver = driver
+                self._browser = await driver.chromium.connect_over_cdp(
                     await self._chromium.endpoint(limit),
                     artifacts_dir=self._chromium.folder,
                     is_local=True,

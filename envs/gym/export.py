@@ -75,7 +75,7 @@ class AsGymnasium(gymnasium.Env[str, str]):
 
     def close(self) -> None:
         """Close the environment."""
-        self.env.close()
+        self._called(self.env.close())
         if self._loop is not None:
             self._loop.close()
             self._loop = None

@@ -1,0 +1,259 @@
+"""MiniWoB++: every task begins, episodes depend on seed and actions alone, experts solve theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+import pytest
+from PIL import Image as Picture
+
+from agentrl.core.config import load_alone
+from agentrl.core.errors import ConfigError, MissingExtraError
+from agentrl.core.types import Image, Task
+from agentrl.envs.browser.observe import Aspect
+from agentrl.envs.browser.pool import close_idle
+from agentrl.envs.miniwob import pages
+from agentrl.envs.miniwob.env import MiniWob, Seeds
+from agentrl.envs.miniwob.oracles import ORACLES
+from agentrl.envs.miniwob.reloads import RELOADED
+from agentrl.evaluate.check_env import Status, check_env
+from agentrl.rollout.episode import as_observation
+
+SOME = (
+    "click-button",
+    "click-checkboxes",
+    "click-tab-2",
+    "choose-date",
+    "email-inbox",
+    "enter-text",
+    "social-media",
+    "use-autocomplete",
+    "click-shape",
+    "simon-says",
+)
+"""Tasks of all sorts, some of which are loaded anew for each episode."""
+
+in_a_browser = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+        runner.run(close_idle())
+
+
+async def episode(
+    env: MiniWob, name: str, seed: int, turns: int = 3
+) -> tuple[list[str], list[str], list[Image]]:
+    """State keys, texts and pictures of a random player's first turns."""
+    rng = Random(seed)
+    shown = await env.reset(Task(id="t", seed=seed, data={"task": name}))
+    keys, texts, pictures = [env.state_key()], [shown.text], list(shown.images)
+    for _ in range(turns):
+        step = await env.step(rng.choice(env.legal_actions()))
+        seen = as_observation(step.observation)
+        keys.append(env.state_key())
+        texts.append(f"{seen.text} {step.reward}")
+        pictures += seen.images
+        if step.terminated or step.truncated:
+            break
+    return keys, texts, pictures
+
+
+async def difference(name: str, seeds: Sequence[int], *, turns: int, observe: str) -> list[int]:
+    """The seeds whose episode differs between a page that saw others before, and a new one."""
+    aspects: tuple[Aspect, ...] = ("dom", "screenshot") if observe == "both" else ("dom",)
+    used, found = MiniWob(task=name, observe=aspects), []
+    for seed in seeds:
+        fresh = MiniWob(task=name, observe=aspects)
+        one, other = await episode(used, name, seed, turns), await episode(fresh, name, seed, turns)
+        found += [seed] if one[:2] != other[:2] else []
+        if observe == "both":
+            assert shared(one[2], other[2]) >= 0.99, (name, seed)
+        await fresh._give_back()
+    await used._give_back()
+    return found
+
+
+def shared(one: Sequence[Image], other: Sequence[Image]) -> float:
+    """The least share of equal pixels in two lists of pictures."""
+    assert len(one) == len(other)
+    least = 1.0
+    for first, second in zip(one, other, strict=True):
+        a, b = (Picture.open(io.BytesIO(x.png)).convert("RGB").getdata() for x in (first, second))
+        pixels = list(zip(a, b, strict=True))
+        least = min(least, sum(x == y for x, y in pixels) / len(pixels))
+    return least
+
+
+def test_splits_share_no_seed_and_tasks_come_in_turns() -> None:
+    seeds = {
+        split: {task.seed for task in Seeds(("a", "b"), split, 100)}
+        for split in ("train", "dev", "test")
+    }
+    assert not seeds["train"] & seeds["dev"]
+    assert not seeds["train"] & seeds["test"]
+    assert not seeds["dev"] & seeds["test"]
+    first = [(task.data["task"], task.seed) for task in Seeds(("a", "b"), "train", 6)]
+    assert first == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 4), ("b", 4)]
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    pages.pages.cache_clear()
+    pages.task_names.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"miniwob is not installed.*agentrl\[gui\]"):
+        MiniWob().tasks("train")
+    pages.pages.cache_clear()
+
+
+def test_an_expert_is_an_ability_only_where_all_tasks_have_one() -> None:
+    assert callable(MiniWob(task="click-test").expert_action)
+    assert MiniWob(task=("click-test", "stock-market")).expert_action is None
+    assert len(ORACLES) >= 25
+
+
+@in_a_browser
+def test_a_misspelt_task_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="no task 'click-buton'; did you mean 'click-button'"):
+        load_alone("miniwob", ["task=click-buton"]).env.tasks("train")
+
+
+@in_a_browser
+def test_every_name_in_the_tables_is_a_task_of_the_package() -> None:
+    known = set(pages.task_names())
+    assert len(known) == 130
+    assert known >= RELOADED
+    assert known >= set(ORACLES)
+
+
+@in_a_browser
+def test_what_is_asked_for_is_shown(loop: asyncio.Runner) -> None:
+    async def script() -> None:
+        env = MiniWob(task="click-button", observe=("dom", "axtree", "screenshot", "marks"))
+        shown = await env.reset(env.tasks("train")[0])
+        assert shown.text.startswith('task Click on the "No" button.\n[1] button submit\n')
+        assert '- button "submit" [1]' in shown.text
+        sizes = [Picture.open(io.BytesIO(image.png)).size for image in shown.images]
+        assert sizes == [(160, 210), (160, 210)]
+        assert shown.images[0] != shown.images[1]
+        await env.close()
+
+    loop.run(script())
+
+
+@in_a_browser
+def test_rewards_are_the_tasks_own_and_limits_truncate(loop: asyncio.Runner) -> None:
+    async def script() -> None:
+        env = MiniWob(task="click-button", cap=2)
+        task = env.tasks("train")[0]
+        await env.reset(task)
+        step = await env.step(env.expert_action())
+        assert (step.reward, step.terminated, step.info["success"]) == (1.0, True, True)
+        with pytest.raises(RuntimeError, match="the episode is over"):
+            await env.step('{"action":"wait"}')
+        await env.reset(task)
+        wrong = await env.step('{"action":"click","target":"1"}')
+        assert (wrong.reward, wrong.terminated, wrong.info["success"]) == (-1.0, True, False)
+        await env.reset(task)
+        for action in ('{"action":"click","target":"99"}', "click 1"):
+            step = await env.step(action)
+            assert step.info["invalid_action"]
+            assert as_observation(step.observation).text.startswith("not possible: ")
+        assert (step.truncated, step.terminated, step.info["success"]) == (True, False, False)
+        await env.reset(task)
+        given_up = await env.step('{"action":"infeasible"}')
+        assert (given_up.reward, given_up.info["success"]) == (-1.0, False)
+        await env.close()
+
+    loop.run(script())
+
+
+@in_a_browser
+def test_a_page_that_left_ends_the_episode_and_is_opened_again(loop: asyncio.Runner) -> None:
+    async def script() -> None:
+        env = MiniWob(task="click-button")
+        task = env.tasks("train")[0]
+        first = await env.reset(task)
+        assert env._lease is not None
+        await env._lease.call(env._lease.page.goto("about:blank"), "leaving")
+        step = await env.step('{"action":"wait"}')
+        assert (step.reward, step.terminated, step.info["success"]) == (0.0, True, False)
+        assert step.info["metrics"]["navigations"] == 1.0  # type: ignore[index]
+        assert await env.reset(task) == first
+        await env.close()
+
+    loop.run(script())
+
+
+@in_a_browser
+@pytest.mark.parametrize("name", SOME)
+def test_the_same_seed_is_the_same_episode_in_a_used_page(loop: asyncio.Runner, name: str) -> None:
+    assert loop.run(difference(name, range(3), turns=3, observe="dom")) == []
+
+
+@in_a_browser
+def test_experts_solve_their_tasks(loop: asyncio.Runner) -> None:
+    async def play(name: str, turn: asyncio.Semaphore) -> str:
+        env = MiniWob(task=name)
+        async with turn:
+            task = env.tasks("dev")[0]
+            await env.reset(task)
+            for _ in range(env.cap):
+                step = await env.step(env.expert_action())
+                if step.terminated or step.truncated:
+                    break
+            await env._give_back()
+        return "" if step.info.get("success") else name
+
+    async def script() -> list[str]:
+        turn = asyncio.Semaphore(4)
+        return list(await asyncio.gather(*(play(name, turn) for name in ORACLES)))
+
+    failed = [name for name in loop.run(script()) if name]
+    assert len(failed) <= 1, failed
+
+
+@in_a_browser
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_checker_passes_it() -> None:
+    report = check_env(MiniWob(task="click-button"), tasks=3)
+    assert [result.reason for result in report.of(Status.FAIL)] == []
+    assert len(report.of(Status.PASS)) >= 30
+
+
+@in_a_browser
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("observe", ["dom", "both"])
+def test_every_task_is_the_same_again(loop: asyncio.Runner, observe: str) -> None:
+    async def script() -> dict[str, list[int]]:
+        turn = asyncio.Semaphore(3)
+
+        async def one(name: str) -> tuple[str, list[int]]:
+            async with turn:
+                seeds, turns = (range(100), 0) if observe == "dom" else (range(2), 2)
+                return name, await difference(name, seeds, turns=turns, observe=observe)
+
+        return dict(await asyncio.gather(*map(one, pages.task_names())))
+
+    assert {name: seeds for name, seeds in loop.run(script()).items() if seeds} == {}
+
+
+def test_settings_come_from_the_command_line() -> None:
+    env = load_alone(
+        "miniwob", ["task=[click-test,click-link]", "observe=[dom,marks]", "browser.timeout_s=3"]
+    ).env
+    assert isinstance(env, MiniWob)
+    assert env == replace(
+        MiniWob(),
+        task=("click-test", "click-link"),
+        observe=("dom", "marks"),
+        browser=replace(env.browser, timeout_s=3.0),
+    )

@@ -168,10 +168,14 @@ class Thinking:
 class Sft:
     """A warm start: supervised fine-tuning on the expert's episodes, before the first step."""
 
+    source: Literal["auto", "expert", "explore", "random"] = "auto"
+    """Who shows: the env's expert, what `explore` found, or a random player, from whom only the
+    form of actions can be learned; `auto` is `explore` where there is one, else the expert."""
     demos: Count = 3
-    """Train tasks that the expert shows (1 or more)."""
+    """Train tasks that are shown (1 or more); of what `explore` found, all are."""
     dev_demos: Count = 8
-    """Expert episodes of other tasks, on which the dev loss is measured (1 or more)."""
+    """Episodes of other tasks, on which the dev loss is measured (1 or more); of what `explore`
+    found, at most a fifth."""
     lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate (above 0)."""
     batch_rows: Count = 16
@@ -334,8 +338,8 @@ class Config:
         default_factory=DefaultPart("curriculum", "uniform")
     )
     """Which train tasks come next."""
-    explore: None = None
-    """Exploration inside the loop; only `none` for now."""
+    explore: Annotated[protocols.Explorer | None, Slot("explore")] = None
+    """What finds out, before training, how tasks can be solved; the warm start learns from it."""
     sft: Sft | None = None
     """A supervised warm start on the expert's episodes; `none` starts from the model as it is."""
     optim: Optim = field(default_factory=Optim)
@@ -357,6 +361,7 @@ class Config:
 
     def __post_init__(self) -> None:
         self._check_model()
+        self._check_explore()
         self._check_lengths()
         self._check_mode()
         trajectories = self.rollout.tasks_per_step * self.rollout.group_size
@@ -365,6 +370,15 @@ class Config:
                 f"optim.updates_per_batch: must be at most the {trajectories} trajectories of a "
                 f"step, tasks_per_step x group_size (got {self.optim.updates_per_batch})"
             )
+
+    @property
+    def sft_source(self) -> Literal["expert", "explore", "random"] | None:
+        """Who shows what the warm start learns; None without one."""
+        if self.sft is None:
+            return None
+        if self.sft.source == "auto":
+            return "expert" if self.explore is None else "explore"
+        return self.sft.source
 
     @property
     def run_folder(self) -> Path:
@@ -381,6 +395,15 @@ class Config:
                 "model: a model built from a config needs its model_type, for example "
                 f"model.model_type=qwen3 (got the keys {', '.join(self.model)})"
             )
+
+    def _check_explore(self) -> None:
+        if self.explore is not None and self.sft_source != "explore":
+            raise ConfigError(
+                "explore: what is found is learned by the warm start: set sft.source=explore (got "
+                f"sft{'=none' if self.sft is None else f'.source={self.sft.source}'})"
+            )
+        if self.explore is None and self.sft_source == "explore":
+            raise ConfigError("sft.source: nothing is explored; set explore=go_explore")
 
     def _check_mode(self) -> None:
         mode = self.rollout.mode

@@ -8,17 +8,19 @@ write.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from agentrl.core.backends import Parallel as Parallel
 from agentrl.core.backends import Share as Share
+from agentrl.core.graph import Cell
 from agentrl.core.types import (
     Action,
     AdvantageOut,
     Fork,
+    Found,
     Group,
     Image,
     Json,
@@ -310,6 +312,39 @@ class Curriculum(Protocol):
 
     def next(self, tasks: Sequence[Task], count: int, step: int, seed: int) -> list[Task]:
         """`count` tasks for this step; the same arguments give the same tasks."""
+        ...
+
+
+class CellSelector(Protocol):
+    """Which cell of an archive is returned to."""
+
+    def choose(self, cells: Sequence[Cell], rng: Random) -> Cell | None:
+        """One of the cells; None if nothing can follow any of them."""
+        ...
+
+
+class Explorer(Protocol):
+    """Finds out, before training, what can be reached on tasks of the train split."""
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it explores."""
+        ...
+
+    def check(self, env: Env) -> None:
+        """Refuse an env that cannot be explored. Raises `ConfigError`."""
+
+    async def find(
+        self,
+        tasks: Sequence[Task],
+        env: Env,
+        runner: Runner,
+        folder: Path,
+        *,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> list[Found]:
+        """What was found on each task. An archive is kept in `folder`."""
         ...
 
 

@@ -35,6 +35,8 @@ FOLDERS: dict[str, str] = {
     "mismatch": "agentrl.algo.mismatch",
     "filter": "agentrl.algo.filters",
     "curriculum": "agentrl.algo.curricula",
+    "explore": "agentrl.explore",
+    "selector": "agentrl.explore.selectors",
     "scorer": "agentrl.train.trie",
     "parallel": "agentrl.train.parallel",
     "track": "agentrl.track",

@@ -375,6 +375,21 @@ class Scored:
         return AdvantageOut(values=tuple(values), level=Level.TRAJECTORY)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What exploring a task came to: the actions to a success, None where none was found, and what
+    that cost. `first` is the number of env steps after which the first success came."""
+
+    task: Task
+    actions: tuple[Action, ...] | None = None
+    steps: int = 0
+    first: int | None = None
+    cells: int = 0
+    replayed: int = 0
+    diverged: int = 0
+    failure: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdvantageOut:
     """Advantages `[group][trajectory]`: a float, or a list per turn or per sampled token (`level`).

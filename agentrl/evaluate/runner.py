@@ -13,11 +13,11 @@ from agentrl.core import registry
 from agentrl.core.config import Config, Rollout, load_config
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Runner, Share, abilities
-from agentrl.core.types import Group, Split, Task, Trajectory
+from agentrl.core.types import Action, Group, Split, Task, Trajectory
 from agentrl.engines.policy import LoadedPolicy, load_policy, load_tokenizer
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.statistics import MARKDOWN_HEADER, EvalResult, summarise
-from agentrl.rollout.agents import EngineAgent, ExpertAgent, RandomAgent
+from agentrl.rollout.agents import EngineAgent, ExpertAgent, FollowAgent, RandomAgent
 from agentrl.rollout.corpus import corpus
 from agentrl.rollout.episode import Rules, Table
 from agentrl.rollout.lockstep import Lockstep
@@ -71,6 +71,15 @@ class Stage:
         """The env's expert."""
         return ExpertAgent(
             renderer=self.renderer, actions=self.actions, thinking=self.config.thinking
+        )
+
+    def follow(self, actions: Sequence[Action]) -> FollowAgent:
+        """Whoever takes these actions, one a turn."""
+        return FollowAgent(
+            way=tuple(actions),
+            renderer=self.renderer,
+            actions=self.actions,
+            thinking=self.config.thinking,
         )
 
     def random(self) -> RandomAgent:
@@ -130,6 +139,7 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         deadline_s=config.rollout.deadline_s,
         env_timeout_s=config.rollout.env_timeout_s,
         on_invalid=config.rollout.on_invalid,
+        state_keys="state_keys" in config.advantage.needs,
         thinking=config.thinking,
     )
     worker = Worker(

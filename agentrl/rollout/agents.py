@@ -160,6 +160,28 @@ class RandomAgent:
         """Nothing to free."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FollowAgent:
+    """Takes given actions, one a turn: what was found is played again in the model's seat."""
+
+    way: tuple[Action, ...]
+    renderer: Renderer
+    actions: ActionFormat
+    thinking: Thinking | None = None
+
+    async def act(self, seat: Seat) -> Completion:
+        """The turn's action as tokens."""
+        if seat.turn >= len(self.way):
+            raise EnvError(
+                f"the {len(self.way)} actions that led to the end before did not lead to it now"
+            )
+        action = self.way[seat.turn]
+        return written(action, seat, self.renderer, self.actions, self.thinking)
+
+    async def end(self, episode: int) -> None:
+        """Nothing to free."""
+
+
 async def _ask(seat: Seat, verb: str) -> object:
     """What the env answers; when it is late that is the env's fault, not the seat's."""
     try:

@@ -231,18 +231,26 @@ def check_alike(config: Config) -> None:
 
 def check_needs(config: Config) -> None:
     """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
-    available = {"entropies"} | ({"ref_logprobs"} if config.kl is not None else set())
+    available = {"entropies"}
+    if config.kl is not None:
+        available.add("ref_logprobs")
+    if "state_key" in abilities(config.env):
+        available.add("state_keys")
     unmet = sorted(config.advantage.needs - available)
     if unmet:
         raise ConfigError(
             f"advantage: {type(config.advantage).__name__} needs {', '.join(unmet)}, which this "
             "run does not compute; choose another (agentrl list advantage)"
         )
-    if config.sft is not None and "expert_action" not in abilities(config.env):
+    if config.sft_source == "expert" and "expert_action" not in abilities(config.env):
         raise ConfigError(
             f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
-            "sft=none with a model that knows the action format"
+            "explore=go_explore, sft.source=random, or sft=none with a model that knows the action "
+            "format"
         )
+    if config.explore is not None:
+        config.explore.check(config.env)
+        enough_tasks(config.env, "train", config.explore.tasks)
     if config.env.takes_text and config.rollout.on_invalid == "tell":
         raise ConfigError(
             f"rollout.on_invalid: env {type(config.env).__name__} answers every reply itself, and "

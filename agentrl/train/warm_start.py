@@ -1,40 +1,39 @@
-"""The warm start: the expert's episodes as demonstrations, and supervised fine-tuning on them."""
+"""The warm start: episodes of the expert, or of what exploring found, and fine-tuning on them."""
 
 from __future__ import annotations
 
 import copy
+import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
 from agentrl.core.errors import ConfigError
+from agentrl.core.protocols import Agent
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Group, Row, Score, Split
+from agentrl.core.types import Found, Group, Json, Row, Score, Split, Task
 from agentrl.rollout.fold import fold
 from agentrl.rollout.group import commonest_failure
 from agentrl.rollout.share import Solo
+from agentrl.train.checkpoint import write_whole
 from agentrl.train.run import Run
 from agentrl.train.trl import sft
 
 
 def demonstrations(run: Run, split: Split, count: int) -> list[Row]:
-    """Rows of the expert's solved episodes on `count` tasks of a split, chosen by the seed.
+    """Rows of episodes on `count` tasks of a split, chosen by the seed: those that the expert
+    solved, or all that a random player played.
 
     Every rank plays all of them, so that all have the same rows.
     """
-    tasks = run.config.env.tasks(split)
-    order = list(range(len(tasks)))
-    Random(derive_seed(run.config.run.seed, "demos", split)).shuffle(order)
-    groups = run.loop.run(
-        run.stage.worker.collect(
-            [tasks[i] for i in order[:count]],
-            agent=run.stage.expert(),
-            group_size=1,
-            label=f"demos/{split}",
-            share=Solo(),
-        )
-    )
+    is_expert = run.config.sft_source == "expert"
+    agent = run.stage.expert() if is_expert else run.stage.random()
+    groups = played(run, chosen_tasks(run, "demos", split, count), agent, split)
+    if not is_expert:
+        whole = [group for group in groups if group.trajectories[0].failure is None]
+        return rows_of(run, f"demos-{split}", whole)
     solved = [group for group in groups if group.trajectories[0].success]
     if not solved:
         rules, failure = run.stage.worker.table.rules, commonest_failure(groups)
@@ -47,9 +46,31 @@ def demonstrations(run: Run, split: Split, count: int) -> list[Row]:
         )
     if len(solved) < len(groups):
         run.say(f"sft: the expert solved {len(solved)} of {len(groups)} {split} tasks")
-    run.write_episodes(f"demos-{split}", "demo", "demo", 0, solved)
-    good = Score(value=1.0)  # a solved episode is a demonstration, whatever the reward says
-    episodes = [replace(group.trajectories[0], score=good) for group in solved]
+    return rows_of(run, f"demos-{split}", solved)
+
+
+def chosen_tasks(run: Run, purpose: str, split: Split, count: int) -> list[Task]:
+    """`count` tasks of a split, in an order that the seed decides."""
+    tasks = run.config.env.tasks(split)
+    order = list(range(len(tasks)))
+    Random(derive_seed(run.config.run.seed, purpose, split)).shuffle(order)
+    return [tasks[i] for i in order[:count]]
+
+
+def played(run: Run, tasks: Sequence[Task], agent: Agent, label: str) -> list[Group]:
+    """One episode of each task, on every rank."""
+    return run.loop.run(
+        run.stage.worker.collect(
+            tasks, agent=agent, group_size=1, label=f"demos/{label}", share=Solo()
+        )
+    )
+
+
+def rows_of(run: Run, name: str, groups: Sequence[Group]) -> list[Row]:
+    """Rows of whole episodes, which are written down as `name`."""
+    run.write_episodes(name, "demo", "demo", 0, groups)
+    good = Score(value=1.0)  # a demonstration is trained on, whatever the reward says
+    episodes = [replace(group.trajectories[0], score=good) for group in groups]
     return [
         row
         for g, episode in enumerate(episodes)
@@ -63,6 +84,9 @@ def warm_start(run: Run) -> None:
     settings = run.config.sft
     if settings is None or run.resumed is not None:
         return
+    if run.config.sft_source == "explore":
+        _sft(run, "sft", *explored(run))
+        return
     dev = demonstrations(run, "dev", settings.dev_demos)
     demos = demonstrations(run, "train", 2 * settings.demos)
     once = [row for row in demos if row.group < settings.demos]
@@ -73,6 +97,62 @@ def warm_start(run: Run) -> None:
         _sft(run, "sft_double", demos, dev)
         run.stage.policy.module = trained
         run.loop.run(run.config.engine.start(run.stage.policy))
+
+
+def explored(run: Run) -> tuple[list[Row], list[Row]]:
+    """What exploring found, played again in the policy's own seat: rows to learn from, and rows on
+    which the dev loss is measured. Every rank explores all of it; `explore.json` says what it took.
+
+    Raises:
+        ConfigError: fewer than two tasks were solved, and solved again.
+    """
+    config, began = run.config, time.perf_counter()
+    assert config.explore is not None
+    assert config.sft is not None
+    found = run.loop.run(
+        config.explore.find(
+            chosen_tasks(run, "explore", "train", config.explore.tasks),
+            config.env,
+            run.stage.worker.runner,
+            run.folder if run.is_first else run.folder / f"rank{config.parallel.rank}",
+            seed=config.run.seed,
+            say=run.say,
+        )
+    )
+    ways = [(one.task, one.actions) for one in found if one.actions is not None]
+    again = [played(run, [task], run.stage.follow(way), "explore")[0] for task, way in ways]
+    solved = [group for group in again if group.trajectories[0].success]
+    if run.is_first:
+        told = _told(found, again, time.perf_counter() - began)
+        write_whole(run.folder / "explore.json", json.dumps(told, indent=1) + "\n")
+    if len(solved) < len(again):
+        run.say(f"explore: {len(again) - len(solved)} of {len(again)} ways did not succeed again")
+    if len(solved) < 2:
+        reason = next((one.failure for one in found if one.failure), "")
+        raise ConfigError(
+            f"explore: {len(solved)} of {len(found)} tasks were solved, and the warm start needs "
+            f"2: raise explore.budget or explore.tasks{f' ({reason})' if reason else ''}"
+        )
+    held = max(1, min(config.sft.dev_demos, len(solved) // 5))
+    return rows_of(run, "demos-train", solved[held:]), rows_of(run, "demos-dev", solved[:held])
+
+
+def _told(found: Sequence[Found], again: Sequence[Group], seconds: float) -> dict[str, Json]:
+    """What exploring took; the steps of playing the ways again are counted with the env's."""
+    return {
+        "tasks": len(found),
+        "solved": sum(one.actions is not None for one in found),
+        "failed": sum(one.failure is not None for one in found),
+        "kept": sum(bool(group.trajectories[0].success) for group in again),
+        "env_steps": sum(one.steps for one in found)
+        + sum(len(group.trajectories[0].turns) for group in again),
+        "replayed": sum(one.replayed for one in found),
+        "diverged": sum(one.diverged for one in found),
+        "cells": sum(one.cells for one in found),
+        "first": [one.first for one in found],
+        "lengths": [len(one.actions) for one in found if one.actions is not None],
+        "seconds": seconds,
+    }
 
 
 def _sft(run: Run, name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:

@@ -1,0 +1,1 @@
+"""Which cell of the archive is returned to: one file each."""

@@ -1,0 +1,155 @@
+"""Exploring from an archive: what is found, what it costs, and what an env may do to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import ClassVar
+
+import pytest
+
+from agentrl.core.errors import ConfigError
+from agentrl.core.protocols import Env, RunsIn
+from agentrl.core.types import Action, Found, Split, Step, Task
+from agentrl.envs.babyai import BabyAI
+from agentrl.explore.archive import Archive
+from agentrl.explore.go_explore import GoExplore
+from agentrl.rollout.runners import runner_for
+
+TASKS = [Task(id=f"lock/{n}", seed=n) for n in range(3)]
+
+
+@dataclass(kw_only=True)
+class Lock(Env):
+    """A secret sequence of L and R opens it; a wrong one leads into a pit or back to the start."""
+
+    runs_in: ClassVar[RunsIn] = "inline"
+    length: int = 8
+    noise: float = 0.0
+    """Chance that a step leads somewhere else."""
+    breaks_at: int = 0
+    """The step that raises; 0 for none."""
+
+    def __post_init__(self) -> None:
+        self._at = 0
+        self._steps = 0
+        self._is_over = True
+        self._noise = Random(0)
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        return TASKS
+
+    def reset(self, task: Task) -> str:
+        rng = Random(task.seed)
+        self._secret = [rng.choice("LR") for _ in range(self.length)]
+        self._at, self._is_over = 0, False
+        return "a lock"
+
+    def step(self, action: Action) -> Step:
+        if self._is_over:
+            raise RuntimeError("the episode is over")
+        self._steps += 1
+        if self.breaks_at and self._steps == self.breaks_at:
+            raise ValueError("jammed")
+        self._at = self._at + 1 if action == self._secret[self._at] else 0
+        if self._noise.random() < self.noise:
+            self._at = self._noise.randrange(self.length)
+        self._is_over = self._at == self.length
+        return Step(
+            observation="click",
+            reward=float(self._is_over),
+            terminated=self._is_over,
+            info={"success": True} if self._is_over else {},
+        )
+
+    def legal_actions(self) -> list[str]:
+        return ["L", "R"]
+
+    def state_key(self) -> str:
+        return str(self._at)
+
+
+def found(how: GoExplore, env: Env, folder: Path, tasks: Sequence[Task] = TASKS) -> list[Found]:
+    said: list[str] = []
+    results = asyncio.run(how.find(tasks, env, runner_for(env), folder, seed=1, say=said.append))
+    assert said[-1].startswith(f"explore: {len(tasks)} of {len(tasks)} tasks")
+    return results
+
+
+def test_a_lock_is_opened_by_replay_and_all_steps_are_counted(tmp_path: Path) -> None:
+    results = found(GoExplore(budget=2_000, steps=3), Lock(), tmp_path)
+    for task, result in zip(TASKS, results, strict=True):
+        rng = Random(task.seed)
+        assert result.actions == tuple(rng.choice("LR") for _ in range(8))
+        assert result.first == result.steps <= 2_000
+        assert 0 < result.replayed < result.steps
+        assert (result.cells, result.diverged, result.failure) == (9, 0, None)
+    with Archive(tmp_path / "archive.sqlite") as archive:
+        assert archive.tasks() == [task.id for task in TASKS]
+        graph = archive.load("lock/1")
+    assert graph is not None
+    assert graph.way("0", "8") == list(results[1].actions or ())
+
+
+def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
+    how = GoExplore(budget=500, steps=3)
+    assert found(how, Lock(), tmp_path / "a") == found(how, Lock(), tmp_path / "b")
+    alone = found(how, Lock(), tmp_path / "c", TASKS[1:2])
+    assert alone == found(how, Lock(), tmp_path / "d")[1:2], "tasks do not touch each other"
+
+
+def test_the_budget_is_kept_and_what_was_seen_stays(tmp_path: Path) -> None:
+    [result] = found(GoExplore(budget=40, steps=3), Lock(length=30), tmp_path, TASKS[:1])
+    assert result.actions is None
+    assert result.first is None
+    assert 40 <= result.steps <= 40 + 30
+    assert 1 < result.cells < 30
+
+
+def test_after_the_first_success_it_may_look_for_shorter_ways(tmp_path: Path) -> None:
+    how = GoExplore(budget=5_000, steps=3, more=200)
+    [result] = found(how, Lock(), tmp_path, TASKS[:1])
+    assert result.first is not None
+    assert result.first + 200 <= result.steps <= result.first + 200 + 11
+
+
+def test_ways_that_lead_elsewhere_are_counted_and_given_up(tmp_path: Path) -> None:
+    [result] = found(GoExplore(budget=3_000, steps=3), Lock(noise=0.3), tmp_path, TASKS[:1])
+    assert result.diverged > 0
+    assert result.failure is None
+
+
+def test_an_env_that_breaks_costs_its_task_and_no_other(tmp_path: Path) -> None:
+    results = found(GoExplore(budget=30, steps=3), Lock(length=30, breaks_at=12), tmp_path)
+    assert all("jammed" in (result.failure or "") for result in results), "each env is a new one"
+    assert [result.actions for result in results] == [None] * 3
+    assert all(result.cells > 1 for result in results)
+    with Archive(tmp_path / "archive.sqlite") as archive:
+        assert len(archive.tasks()) == 3
+
+
+def test_snapshots_cost_no_steps_and_find_a_way_through_a_locked_door(tmp_path: Path) -> None:
+    env = BabyAI(level="DoorKey-5x5", cap=24)
+    tasks = env.tasks("train")[:3]
+    results = found(GoExplore(), env, tmp_path, tasks)
+    for task, result in zip(tasks, results, strict=True):
+        assert result.replayed == 0
+        assert result.actions is not None
+        assert len(result.actions) <= 24
+        env.reset(task)
+        for action in result.actions:
+            step = env.step(action)
+        assert step.info["success"]
+
+
+def test_an_env_without_what_it_takes_is_refused() -> None:
+    class Blind(Lock):
+        legal_actions = None  # type: ignore[assignment]
+
+    with pytest.raises(ConfigError, match=r"env Blind has no legal_actions\(\)"):
+        GoExplore().check(Blind())
+    with pytest.raises(ConfigError, match=r"has no restore\(\), snapshot\(\)"):
+        GoExplore(restore="snapshot").check(Lock())

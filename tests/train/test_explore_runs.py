@@ -1,0 +1,81 @@
+"""Whole runs that explore before they learn: what is found is played again, learned, and told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentrl.core.errors import ConfigError
+from agentrl.explore.archive import Archive
+from agentrl.track.jsonl import read_lines
+from agentrl.track.trajectories import EpisodeRecord, read_episodes
+from agentrl.train.loop import train
+from support.whole_runs import timeless, tiny, training_envs
+
+__all__ = ["training_envs"]
+pytestmark = pytest.mark.usefixtures("training_envs")
+ECHO = ("env=echo", "env.length=3", "run.steps=1", "eval.baselines=false")
+LEARN = ("sft.max_steps=2", "sft.dev_demos=2")
+
+
+def shown(folder: Path) -> list[EpisodeRecord]:
+    """All demonstrations of a run."""
+    names = ("demos-train", "demos-dev")
+    paths = [folder / "trajectories" / f"{name}.parquet" for name in names]
+    return [one for path in paths for one in read_episodes(path)]
+
+
+def test_what_was_found_is_learned_without_an_expert(tmp_path: Path) -> None:
+    explore = ("explore=go_explore", "explore.tasks=8", "explore.budget=400", "explore.steps=3")
+    folder = train(tiny(tmp_path, *ECHO, *explore, *LEARN))
+    told = json.loads((folder / "explore.json").read_text())
+    assert told["tasks"] == 8
+    assert told["kept"] == told["solved"] >= 4
+    assert told["env_steps"] > sum(told["lengths"])
+    assert len(told["first"]) == 8
+    with Archive(folder / "archive.sqlite") as archive:
+        assert len(archive.tasks()) == 8
+        assert archive.counts()["cells"] == told["cells"]
+    assert "sft" in [line["name"] for line in read_lines(folder / "evals.jsonl")]
+    demos = shown(folder)
+    assert len(demos) == told["kept"]
+    assert all(one.success for one in demos)
+    assert sorted(one.n_turns for one in demos) == sorted(told["lengths"])
+
+
+def test_a_random_player_shows_the_form_of_actions(tmp_path: Path) -> None:
+    folder = train(tiny(tmp_path, *ECHO, *LEARN, "sft.source=random", "sft.demos=3"))
+    demos = shown(folder)
+    assert len(demos) == 2 * 3 + 2
+    assert not all(one.success for one in demos)
+
+
+def test_a_run_without_exploring_is_not_changed_by_it(tmp_path: Path) -> None:
+    runs = [
+        train(tiny(tmp_path / name, *ECHO, *LEARN, *more))
+        for name, more in (("a", ()), ("b", ("explore=none", "sft.source=expert")))
+    ]
+    assert timeless(runs[0]) == timeless(runs[1])
+    assert not (runs[1] / "archive.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["explore=go_explore", "sft=none"], r"explore: .*set sft.source=explore \(got sft=none\)"),
+        (["explore=go_explore", "sft.source=expert"], "set sft.source=explore"),
+        (["sft.source=explore"], "sft.source: nothing is explored; set explore=go_explore"),
+        (["explore=go_explor"], "did you mean 'go_explore'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    tmp_path: Path, settings: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny(tmp_path, *ECHO, *settings)
+
+
+def test_too_few_ways_are_told_with_what_to_do(tmp_path: Path) -> None:
+    explore = ("explore=go_explore", "explore.tasks=2", "explore.budget=2")
+    with pytest.raises(ConfigError, match=r"0 of 2 tasks were solved.*raise explore.budget"):
+        train(tiny(tmp_path, *ECHO, *explore, *LEARN))

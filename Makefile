@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters results bench docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters test-browser test-browser-all results bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -77,6 +77,15 @@ test-vllm: $(INSTALLED)  ## real vLLM servers on the CPU, from an environment of
 test-adapters: $(INSTALLED)  ## OpenEnv's own client and servers, and Inspect, each from an environment of its own (0.8 GB)
 	.ci/install-adapters
 	$(BIN)/python -m pytest -m adapters --timeout=300 -rs --must-run=adapters --durations=10 $(PYTEST_ARGS)
+
+IN_A_BROWSER := .ci/install-gui || { [ $$? = 77 ] && echo "SKIPPED: tests in a browser" && exit 0; exit 1; } && \
+	.venv-gui/bin/python -m pytest -n $(WORKERS) --dist loadfile -rs --must-run=browser --durations=10
+
+test-browser: $(INSTALLED)  ## environments in a real Chromium (.venv-gui; as root a missing Chromium is installed)
+	@$(IN_A_BROWSER) -m "browser and not slow" --timeout=120 $(PYTEST_ARGS)
+
+test-browser-all: $(INSTALLED)  ## the slow ones as well: thousands of faults, every task of MiniWoB++
+	@$(IN_A_BROWSER) -m browser --timeout=7200 $(PYTEST_ARGS)
 
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each

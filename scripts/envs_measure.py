@@ -15,13 +15,14 @@ over.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import inspect
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -49,6 +50,7 @@ CASES = {
     "tools": ("steps=2", "steps_low=3 steps=3 together=1.0 infeasible=0.0"),
     "game24": ("rules=restricted", "rules=full"),
     "sudoku": ("givens=8", "size=9"),
+    "miniwob": ("task=click-button", "task=click-tab-2", "task=login-user observe=axtree"),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
     "reasoning_gym": ("dataset=chain_sum", "dataset=countdown", "dataset=zebra_puzzles"),
 }
@@ -95,6 +97,19 @@ class Seen:
         }
 
 
+LOOP = asyncio.Runner()
+"""Where asynchronous environments run."""
+
+
+def now(value: object) -> object:
+    """What an environment answered, or what its coroutine comes to."""
+    return LOOP.run(_awaited(value)) if inspect.isawaitable(value) else value
+
+
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value
+
+
 def played(
     env: Env, tasks: Sequence[Task], choose: Callable[[int], Action], count: int, limit_s: float
 ) -> Seen:
@@ -109,13 +124,13 @@ def played(
 
 def _one(env: Env, task: Task, choose: Callable[[], Action], seen: Seen) -> None:
     began = time.perf_counter()
-    env.reset(task)
+    now(env.reset(task))
     seen.reset_s.append(time.perf_counter() - began)
     total, success, turns, is_over = 0.0, False, 0, False
     while not is_over and turns < CAP:
         action = choose()
         began = time.perf_counter()
-        step = as_step(env.step(action))
+        step = as_step(now(env.step(action)))
         seen.step_s.append(time.perf_counter() - began)
         turns += 1
         is_over = step.terminated or step.truncated
@@ -138,10 +153,10 @@ def told(observation: Observation | str) -> str:
 
 def episode(env: Env, task: Task) -> list[str]:
     """A task as its expert plays it."""
-    shown = [told(env.reset(task))]  # type: ignore[arg-type]
+    shown = [told(now(env.reset(task)))]  # type: ignore[arg-type]
     while True:
         action = env.expert_action()  # type: ignore[attr-defined]
-        step = as_step(env.step(action))
+        step = as_step(now(env.step(action)))
         end = f"   (reward {step.reward:g})" if step.reward or step.terminated else ""
         shown.append(f"> {action}{end}\n{told(step.observation)}")
         if step.terminated or step.truncated:
@@ -163,7 +178,7 @@ def measured(name: str, settings: str, episodes: int, limit_s: float) -> dict[st
         "settings": settings,
         "split": split,
         "tasks": {split: len(env.tasks(split)) for split in env.splits},
-        "first": told(env.reset(first)),  # type: ignore[arg-type]
+        "first": told(now(env.reset(first))),  # type: ignore[arg-type]
     }
     if "tools" in able:
         found["tools"] = [tool["name"] for tool in env.tools(first)]  # type: ignore[attr-defined]
@@ -180,7 +195,7 @@ def measured(name: str, settings: str, episodes: int, limit_s: float) -> dict[st
         rng = Random(0)
         chosen = lambda _: rng.choice(env.legal_actions())  # type: ignore[attr-defined]  # noqa: E731
         found["random"] = played(env, tasks, chosen, episodes, limit_s).to_json()
-    env.close()
+    now(env.close())
     return found
 
 
@@ -209,7 +224,7 @@ def keep(name: str, episodes: int, limit_s: float) -> str:
 def versions() -> dict[str, str]:
     """Of whatever may have been played."""
     found = {"python": platform.python_version()}
-    packages = ("agentrl", "minigrid", "gymnasium", "reasoning-gym", "textworld", "scienceworld")
+    packages = ("agentrl", "minigrid", "gymnasium", "miniwob", "reasoning-gym", "textworld")
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -18,6 +18,8 @@ window.__agentrl = (() => {
     p: "paragraph", progress: "progressbar", option: "option"};
   const INPUTS = {checkbox: "checkbox", radio: "radio", range: "slider", number: "spinbutton",
     button: "button", submit: "button", reset: "button", image: "button", search: "searchbox"};
+  const SPOTS = [[0.5, 0.5], [0.1, 0.5], [0.9, 0.5], [0.5, 0.1], [0.5, 0.9], [0.1, 0.1],
+    [0.9, 0.9], [0.1, 0.9], [0.9, 0.1]];
   let numbers = new WeakMap(), elements = new Map(), next = 1;
 
   const forget = () => { numbers = new WeakMap(); elements = new Map(); next = 1; };
@@ -92,15 +94,18 @@ window.__agentrl = (() => {
     return element.id ? "#" + element.id : [...element.classList].map((c) => "." + c).join("");
   }
 
-  function isHit(element, box) {
-    const x = Math.min(Math.max(box.left + box.width / 2, 0), innerWidth - 1);
-    const y = Math.min(Math.max(box.top + box.height / 2, 0), innerHeight - 1);
-    if (box.right <= 0 || box.bottom <= 0 || box.left >= innerWidth || box.top >= innerHeight) {
-      return false;
+  // Where a click reaches an element: in its middle, or where nothing covers it; null if nowhere.
+  function reach(element, boxes) {
+    for (const [across, down] of SPOTS) {
+      for (const box of boxes) {
+        const x = box.left + across * box.width, y = box.top + down * box.height;
+        if (x < 0 || y < 0 || x >= innerWidth || y >= innerHeight) continue;
+        const hit = document.elementFromPoint(x, y);
+        if (hit && (element.contains(hit) || hit.contains(element) ||
+          [...(hit.labels || [])].includes(element))) return [x, y];
+      }
     }
-    const hit = document.elementFromPoint(x, y);
-    return hit !== null && (element.contains(hit) || hit.contains(element) ||
-      [...(hit.labels || [])].includes(element));
+    return null;
   }
 
   // Whether its whole text is its own: a button, or a clickable thing without others inside.
@@ -119,7 +124,7 @@ window.__agentrl = (() => {
       ref: String(number(element)), tag: tagOf(element), role: roleOf(element),
       name: nameOf(element, text), text, value: valueOf(element), options,
       box: [box.left, box.top, box.width, box.height], states: statesOf(element),
-      isVisible: isHit(element, box), depth,
+      isVisible: reach(element, [box]) !== null, depth,
       look: text || isActive && !(element instanceof SVGElement) && whole ? "" :
         lookOf(element, style),
     };
@@ -171,16 +176,17 @@ window.__agentrl = (() => {
   function place(ref) {
     const element = elements.get(Number(ref));
     if (!element || !element.isConnected) return null;
-    let boxes = [...element.getClientRects()].filter((b) => b.width > 0 && b.height > 0);
-    if (!boxes.length) return null;
-    const middle = (box) => [box.left + box.width / 2, box.top + box.height / 2];
-    let [x, y] = middle(boxes[0]);
-    const hit = document.elementFromPoint(x, y);
-    if (!hit || !(element.contains(hit) || hit.contains(element))) {
+    const boxes = () =>
+      [...element.getClientRects()].filter((b) => b.width > 0 && b.height > 0);
+    if (!boxes().length) return null;
+    let spot = reach(element, boxes());
+    if (spot === null) {
       element.scrollIntoView({block: "nearest", inline: "nearest", behavior: "instant"});
-      boxes = [...element.getClientRects()].filter((b) => b.width > 0 && b.height > 0);
-      [x, y] = middle(boxes[0]);
+      const [box] = boxes();
+      spot = reach(element, boxes()) ||
+        [box.left + box.width / 2, box.top + box.height / 2];
     }
+    const [x, y] = spot;
     return facts(element, x, y);
   }
 

@@ -11,6 +11,7 @@ Actions are those of `text/gui.py`; points are thousandths of the task's 160x210
 is the task's own without its decay by time, from -1 to 1; above 0 counts as success, as usual.
 Instead of its ten seconds there is a limit of steps, and its clock stands still but for `step_ms`
 after each action: an episode depends on the seed and the actions alone, however busy the machine.
+Splits share no seed; a task that knows few starts (`click-test` has one) repeats them in each.
 """
 
 from __future__ import annotations
@@ -154,7 +155,8 @@ class MiniWob(Env):
         return kept
 
     async def step(self, action: Action) -> Step:
-        """Act. What the page does not offer costs a step, and is reported invalid.
+        """A click, a key, a text and so on, as typed JSON; `done` and `infeasible` give up. What
+        the page does not offer costs a step, and is reported invalid.
 
         Raises:
             BrowserError: the page or its browser failed.

@@ -402,6 +402,7 @@ class AdvantageOut:
     level: Level
     returns: tuple[tuple[float | Sequence[float] | None, ...], ...] | None = None
     keep: tuple[tuple[Sequence[bool] | None, ...], ...] | None = None
+    metrics: Mapping[str, Sum] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ def train(config: Config, resume: Resume = "never") -> Path:
             scored, penalty = scored_step(
                 kept, rows, kl=config.kl, share=config.parallel, needs=config.advantage.needs
             )
-            credit = spread(folded, kept, config.advantage(scored), shared=config.rollout.shared)
+            values = config.advantage(scored)
+            credit = spread(folded, kept, values, shared=config.rollout.shared)
             items, focus = credited(rows, credit, config.entropy, config.parallel)
 
             losses = [
@@ -93,7 +94,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 "sync/probe_gap": Sum(gap),
                 "optim/lr": Sum(rate),
             }
-            found = {**selection, **penalty, **focus, **merge_metrics(losses)}
+            found = {**selection, **penalty, **values.metrics, **focus, **merge_metrics(losses)}
             if config.entropy is not None:
                 config.entropy.observe(found.get("loss/entropy", Sum(0.0, 0.0)).mean)
             if isinstance(config.curriculum, Informed):

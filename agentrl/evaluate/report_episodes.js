@@ -55,6 +55,27 @@ function chips(span) {
   });
 }
 
+function parsed(text) {
+  try { return JSON.parse(text); } catch { return null; }
+}
+
+// Where the actions of a turn point on its screen (text/gui.py): [x, y, where a drag ends].
+function spotsOf(action) {
+  const isPoint = (value) => Array.isArray(value) && value.length === 2 && value.every((one) => isNumber(one) && one >= 0 && one <= 1000);
+  return [parsed(action)].flat().map((one) => (typeof one === "string" ? parsed(one) : one)).filter((one) => one?.action)
+    .flatMap((one) => ["target", "start", "end"].filter((key) => isPoint(one[key])).map((key) => [...one[key], key === "end"]));
+}
+
+function shot(source, alt, spots) {
+  const marks = spots.map(([x, y, isEnd]) => {
+    const mark = make("span", { class: isEnd ? "spot end" : "spot", title: `${isEnd ? "let go at" : "pointed at"} ${x}, ${y} of 1000` });
+    mark.style.left = `${x / 10}%`;
+    mark.style.top = `${y / 10}%`;
+    return mark;
+  });
+  return make("div", { class: "shot" }, make("img", { src: source, alt }), ...marks);
+}
+
 function turn(one) {
   const badge = (text, warns = false) => make("span", { class: warns ? "badge warn" : "badge", text });
   const reward = isNumber(one.reward) && one.reward !== 0 ? `reward ${number(one.reward, 4)}` : null;
@@ -63,7 +84,9 @@ function turn(one) {
       one.new_row && one.number > 0 ? badge(`new row ${one.row}: history rewritten`) : null),
     one.action === null ? null : make("p", { class: "act", text: one.action, title: "the action that the environment got" }),
     reward && make("p", { text: reward }), one.state_key && make("p", { text: `state ${one.state_key}` }));
-  const shots = one.images.map((hash) => (run.images[hash] ? make("img", { src: run.images[hash], alt: `observation of turn ${one.number + 1}` })
+  const last = one.images.length - 1;
+  const shots = one.images.map((hash, i) => (run.images[hash]
+    ? shot(run.images[hash], `observation of turn ${one.number + 1}`, i === last ? spotsOf(one.action) : [])
     : make("span", { class: "gap", text: "a picture is left out to keep this page small" })));
   const tokens = make("div", { class: "tokens" }, ...one.spans.flatMap(chips));
   return make("div", { class: "turn" }, side, make("div", {}, shots.length ? make("div", { class: "shots" }, ...shots) : null, tokens));

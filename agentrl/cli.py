@@ -260,7 +260,7 @@ def _add_servers(add: Callable[..., _Parser]) -> None:
     game.add_argument("--split", choices=SPLITS, default="train", help="which tasks (train)")
     game.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     game.add_argument("--port", type=int, default=8002, help="port to listen on (8002)")
-    game.add_argument("--sessions", type=int, default=64, help="how many at once (64)")
+    game.add_argument("--sessions", type=int, default=256, help="how many at once (256)")
     game.add_argument(
         "--idle", type=float, default=600.0, help="seconds without a call that end a session (600)"
     )

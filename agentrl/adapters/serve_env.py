@@ -94,7 +94,8 @@ class EnvGame:
         shown = as_observation(self._call("reset", task))
         if "tools" in abilities(self._desk.alone.env):
             self._tools = as_tools(self._call("tools", task))
-        self._episode, self._steps, self._is_over = str(data.get("episode_id") or ""), 0, False
+        name = data.get("episode_id")
+        self._episode, self._steps, self._is_over = None if name is None else str(name), 0, False
         told: Data = {"task": task.id, "instruction": task.instruction, "tools": self._tools}
         return {"observation": {**_told(shown), **told}, "reward": None, "done": False}
 
@@ -232,7 +233,7 @@ def served(
     name: str,
     split: Split = "train",
     at: tuple[str, int] = ("127.0.0.1", 0),
-    sessions: int = 64,
+    sessions: int = 256,
     idle_s: float = 600.0,
 ) -> Iterator[Server]:
     """The environment behind OpenEnv's protocol, until the block is left.

@@ -7,6 +7,7 @@ tried against openenv-core 0.3.0, which is not needed here.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -24,6 +25,11 @@ LARGEST = 64 * 2**20
 """Bytes of a message at most."""
 CLOSING_S = 2.0
 """How long the server has to say goodbye."""
+FULL = "CAPACITY_REACHED"
+"""OpenEnv's code for a server that has no session free."""
+ADVICE = "each episode in flight keeps a session: set rollout.in_flight to what the server has"
+QUIET = logging.Logger("websockets", logging.CRITICAL)
+"""For `websockets`: what it has to say comes as an error that is raised."""
 BUSY_S = 0.2
 """Between two tries at a server that has no session free."""
 
@@ -76,7 +82,7 @@ class Remote:
                     raise
                 was_open = False
             except RefusedError as error:
-                if error.code != "CAPACITY_REACHED" or time.monotonic() + BUSY_S > due:
+                if error.code != FULL or time.monotonic() + BUSY_S > due:
                     raise
                 self.close()
                 time.sleep(BUSY_S)
@@ -139,6 +145,7 @@ class Remote:
                 open_timeout=max(due - time.monotonic(), 0.1),
                 close_timeout=CLOSING_S,
                 max_size=LARGEST,
+                logger=QUIET,
                 proxy=None if _is_here(self.url) else True,
             )
             self._socket = self._open.enter_context(connection)
@@ -195,5 +202,7 @@ def _refused(url: str, data: Mapping[str, object]) -> RefusedError:
         for one in (errors if isinstance(errors, list) else ())
         if isinstance(one, dict)
     ]
-    said = "; ".join([str(data.get("message")), *faults])
-    return RefusedError(f"{url}: {said}", str(data.get("code")))
+    code = str(data.get("code"))
+    advice = [ADVICE] if code == FULL else []
+    said = "; ".join([str(data.get("message")), *faults, *advice])
+    return RefusedError(f"{url}: {said}", code)

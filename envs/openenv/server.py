@@ -25,7 +25,7 @@ from urllib.parse import parse_qs
 
 from agentrl.core.errors import AgentRLError, DataError, MissingExtraError
 from agentrl.core.types import Json
-from agentrl.envs.openenv.remote import LARGEST
+from agentrl.envs.openenv.remote import FULL, LARGEST, QUIET
 
 if TYPE_CHECKING:
     from websockets.sync.connection import Connection
@@ -109,7 +109,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        max_sessions: int = 64,
+        max_sessions: int = 256,
         idle_s: float = 600.0,
     ) -> None:
         """Args:
@@ -150,8 +150,8 @@ class Server:
                 self._drop_idle()
             if len(self._sessions) >= self._max_sessions:
                 raise FullError(
-                    f"all {self._max_sessions} sessions are in use (--sessions sets how many "
-                    "there may be)"
+                    f"all {self._max_sessions} sessions are in use (serve-env --sessions sets how "
+                    "many there may be)"
                 )
             session = Session(self._make())
             self._sessions.add(session)
@@ -302,12 +302,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"".join(handshake.data_to_send()))
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             return
-        socket = Connection(self.connection, Frames(Side.SERVER, max_size=LARGEST))
+        socket = Connection(self.connection, Frames(Side.SERVER, max_size=LARGEST, logger=QUIET))
         try:
             session = self.server_side.open()
         except FullError as error:
             with suppress(ConnectionClosed):
-                socket.send(_error(str(error), "CAPACITY_REACHED"))
+                socket.send(_error(str(error), FULL))
             socket.close()
             return
         try:

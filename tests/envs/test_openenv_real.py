@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -127,16 +128,19 @@ def test_a_hanging_step_is_cut_and_its_late_answer_is_never_taken_for_the_next(u
 
 
 def test_a_full_server_is_waited_for(url: str) -> None:
-    players = [OpenEnv(url=url, patience_s=1.0) for _ in range(real_openenv.SESSIONS + 1)]
-    *others, last = players
-    for env in others:
-        env.reset(THREE)
-    with pytest.raises(EnvError, match="capacity"):
-        last.reset(THREE)
-    others[0].close()
-    assert "now: 3" in last.reset(THREE).text
-    for env in players:
-        env.close()
+    with ExitStack() as stack:
+        others = [OpenEnv(url=url) for _ in range(real_openenv.SESSIONS)]
+        last = OpenEnv(url=url, patience_s=1.0)
+        for env in (*others, last):
+            stack.callback(env.close)
+        for env in others:
+            env.reset(THREE)
+        with pytest.raises(EnvError, match="capacity"):
+            last.reset(THREE)
+        others[0].close()
+        patient = replace(last, patience_s=20.0)
+        stack.callback(patient.close)
+        assert "now: 3" in patient.reset(THREE).text
 
 
 def test_a_server_that_dies_fails_the_episode_and_its_successor_is_found() -> None:

@@ -18,7 +18,7 @@ from openenv.core.env_server.http_server import create_fastapi_app
 
 FAR = 10
 RAISES, HANGS, DIES = 13, 14, 15
-HANGS_S = 20.0
+HANGS_S = 5.0
 
 
 class Move(Action):  # type: ignore[misc]

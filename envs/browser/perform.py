@@ -42,6 +42,8 @@ PRESS_S = 1.0
 STEPS = 10
 """Moves that a drag or a swipe is made of, a frame apart."""
 FRAME_S = 0.016
+REST_S = 0.1
+"""How long a finger rests before it is lifted: a page that is flung would swallow the next tap."""
 SIGNS: Mapping[str, tuple[int, int]] = {
     "up": (0, -1),
     "down": (0, 1),
@@ -178,6 +180,7 @@ class Hands:
             event = {"type": kind, "touchPoints": points}
             await self._do(session.send("Input.dispatchTouchEvent", event))
             await asyncio.sleep(pause_s)
+        await asyncio.sleep(REST_S if len(path) > 1 else 0)
         event = {"type": "touchEnd", "touchPoints": []}
         await self._do(session.send("Input.dispatchTouchEvent", event))
         await self._do(session.detach())

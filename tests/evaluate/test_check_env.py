@@ -49,7 +49,7 @@ def skip_without_data(env: Env) -> None:
         pytest.skip(str(error))
 
 
-IN_A_BROWSER = {"miniwob"}
+IN_A_BROWSER = {"miniwob", "webapps"}
 """Environments whose own tests check them, beside a Chromium."""
 PLAYED = [
     name

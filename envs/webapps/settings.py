@@ -1,0 +1,59 @@
+"""Errands of the application `settings`."""
+
+from __future__ import annotations
+
+from random import Random
+
+from agentrl.envs.webapps.errands import Change, Data, Errand, Layout, Way
+
+PAGES = {
+    "Network": ("wifi", "bluetooth", "airplane mode", "hotspot"),
+    "Display": ("dark mode", "text size", "auto rotate"),
+    "Sound": ("mute", "volume", "ringtone"),
+    "Account": ("name", "language", "backup"),
+}
+CHOICES = {
+    "text size": ("small", "medium", "large"),
+    "volume": ("0", "25", "50", "75", "100"),
+    "ringtone": ("bell", "birds", "piano", "waves"),
+    "language": ("English", "French", "German", "Spanish"),
+    "name": ("alex", "robin", "sam", "kim", "jo"),
+}
+RADIOS = ("wifi", "bluetooth")
+"""What the airplane mode turns off."""
+HOME = {"app": "home"}
+LIST = {"app": "settings", "screen": "list"}
+
+
+def furnish(data: Data, rng: Random, count: int) -> None:
+    """Every setting at random; the airplane mode is off."""
+    names = [name for page in PAGES.values() for name in page]
+    data["settings"] = {
+        name: rng.choice(CHOICES[name]) if name in CHOICES else rng.random() < 0.5 for name in names
+    }
+    data["settings"]["airplane mode"] = False
+
+
+def draw(data: Data, rng: Random, layout: Layout) -> Errand:
+    """Turn something on or off, or choose something else."""
+    page = rng.choice(list(PAGES))
+    name = rng.choice(PAGES[page])
+    now = data["settings"][name]
+    where = {"app": "settings", "screen": "page", "id": page}
+    ways = (Way(HOME, "click", "Settings"), Way(LIST, "click", page))
+    if isinstance(now, bool):
+        does = [Change("settings", name, not now)]
+        if name == "airplane mode":
+            does += [Change("settings", radio, False) for radio in RADIOS]
+        is_radio = name in RADIOS or name == "airplane mode"
+        touches = frozenset({name, *(("radio",) if is_radio else ())})
+        last = Way(where, "click", name, does=tuple(does))
+        return Errand(f"Turn {name} {'off' if now else 'on'}.", touches, (*ways, last))
+    value = rng.choice([choice for choice in CHOICES[name] if choice != now])
+    form = {"app": "settings", "screen": "value", "id": name}
+    fill = (
+        Way(where, "click", name),
+        Way(form, "type" if name == "name" else "select", name, {"value": value}),
+        Way(form, "click", "Save", does=(Change("settings", name, value),)),
+    )
+    return Errand(f"Set {name} to {value}.", frozenset({name}), (*ways, *fill))

@@ -1,0 +1,107 @@
+"""Generates worlds, requests and the ways to fulfil them, each from a seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from random import Random
+from typing import Literal, NamedTuple, Protocol
+
+from agentrl.core.starts import Beginning, Starts, digest
+from agentrl.core.types import Json
+from agentrl.envs.webapps import calendar, files, mail, settings, shop
+from agentrl.envs.webapps.errands import Data, Errand, Layout, apply, facts, packed
+
+AppName = Literal["mail", "shop", "calendar", "settings", "files"]
+TRIES = 20
+"""Errands that are drawn for a place in a request until one fits the others."""
+AT_LEAST = 2
+"""Steps that the shortest errand takes from the home screen."""
+
+
+class App(Protocol):
+    """What a module that is an application offers."""
+
+    def furnish(self, data: Data, rng: Random, count: int, /) -> None:
+        """Put things into its tables, `count` of each kind."""
+
+    def draw(self, data: Data, rng: Random, layout: Layout, /) -> Errand:
+        """Something that can be asked for."""
+        ...
+
+
+APPS: Mapping[AppName, App] = {
+    "mail": mail,
+    "shop": shop,
+    "calendar": calendar,
+    "settings": settings,
+    "files": files,
+}
+
+
+class Wanted(NamedTuple):
+    """What decides which tasks there are."""
+
+    apps: tuple[AppName, ...]
+    layout: Layout
+    steps_low: int
+    steps: int
+    distractors: int
+
+
+class Request(NamedTuple):
+    """A world, what is asked for, and where one stands in the beginning."""
+
+    data: Data
+    errands: tuple[Errand, ...]
+    stack: list[dict[str, Json]]
+    cost: int
+    """Steps that the solution takes at most, `done` not among them."""
+
+
+@cache
+def starts(wanted: Wanted) -> Starts:
+    """One walk per settings and process."""
+
+    def begin(seed: int) -> Beginning | None:
+        request = ask(wanted, Random(seed))
+        if request is None:
+            return None
+        text = " ".join(errand.text for errand in request.errands)
+        state: dict[str, Json] = {"data": request.data, "stack": request.stack}
+        start = digest(f"{text}\n{json.dumps(state, sort_keys=True)}")
+        more: dict[str, Json] = {"errands": packed(request.errands), "cost": request.cost}
+        return Beginning(start, text, {**state, **more})
+
+    settings_ = ", ".join(f"{name}={value}" for name, value in wanted._asdict().items())
+    return Starts(begin, place="env", what=f"webapps with {settings_}")
+
+
+def ask(wanted: Wanted, rng: Random) -> Request | None:
+    """A request of at most so many steps; None where the draws did not fit.
+
+    One errand that takes more steps begins on its way; further ones begin at the home screen.
+    """
+    data: Data = {}
+    for app in wanted.apps:
+        APPS[app].furnish(data, rng, wanted.distractors + 2)
+    target = rng.randint(wanted.steps_low, wanted.steps)
+    first = APPS[rng.choice(wanted.apps)].draw(data, rng, wanted.layout)
+    skipped = max(0, len(first.ways) - target)
+    errands, cost = [first], len(first.ways) - skipped
+    between = wanted.layout == "phone"  # back to the home screen
+    for _ in range(TRIES):
+        if target - cost < AT_LEAST + between:
+            break
+        errand = APPS[rng.choice(wanted.apps)].draw(data, rng, wanted.layout)
+        fits = all(errand.touches.isdisjoint(other.touches) for other in errands)
+        if fits and cost + between + len(errand.ways) <= target:
+            errands.append(errand)
+            cost += between + len(errand.ways)
+    passed = [change for way in first.ways[:skipped] for change in way.does]
+    begun = apply(passed, data)
+    after = apply([c for errand in errands for way in errand.ways for c in way.does], data)
+    if cost < wanted.steps_low or facts(after) == facts(begun):
+        return None
+    return Request(begun, tuple(errands), first.stack(skipped), cost)

@@ -20,6 +20,7 @@ from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.types import Action, Group, Step, Stop, Task
 from agentrl.rollout.runners import EnvPool, ProcessRunner, ThreadRunner
 from support import WAKE, AsyncEchoEnv, EchoEnv
+from support.held import Held
 from support.play import collect, engine_agent, right, table, worker
 
 TASK = EchoEnv().tasks("train")[10]
@@ -28,36 +29,16 @@ FILES = 1024
 """What a process may open on most machines."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """What this process holds."""
-
-    threads: int
-    files: int
-    children: int
-
-    @classmethod
-    def now(cls) -> Held:
-        """Counted."""
-        files = len(os.listdir("/proc/self/fd"))
-        return cls(threading.active_count(), files, len(multiprocessing.active_children()))
-
-
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> Iterator[None]:
     """Threads, files and processes are as before."""
     before = Held.now()
     yield
     WAKE.set()
-    until = time.monotonic() + 10
-    while threading.active_count() > before.threads and time.monotonic() < until:
-        time.sleep(0.01)
-    WAKE.clear()
-    after = Held.now()
-    assert after.threads <= before.threads
-    assert after.children == 0
-    # The first spawn starts multiprocessing's resource tracker, which keeps one pipe for good.
-    assert after.files <= before.files + 1
+    try:
+        assert before.more() == ""
+    finally:
+        WAKE.clear()
 
 
 def stops(groups: list[Group]) -> Counter[Stop]:

@@ -45,6 +45,7 @@ __all__ = ["BrowserDeadlineError", "BrowserError", "BrowserSettings", "PageLease
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+GONE = "the browser ended"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +96,7 @@ class Browser:
 
     def __init__(self, settings: BrowserSettings) -> None:
         self.settings = settings
-        self.fault = ""
-        """Why it can be used no more."""
+        self._fault = ""
         self.is_retired = False
         """It lends nothing any more, and is closed when the last page is back."""
         self.taken = 0
@@ -108,6 +108,13 @@ class Browser:
         self._chromium: Chromium | None = None
         self._driver: Playwright | None = None
         self._browser: PlaywrightBrowser | None = None
+
+    @property
+    def fault(self) -> str:
+        """Why it can be used no more."""
+        if self._chromium is not None and not self._chromium.is_running:
+            self._note(GONE)
+        return self._fault
 
     @property
     def is_spent(self) -> bool:
@@ -148,10 +155,10 @@ class Browser:
         except BaseException:
             await self.close("its start was given up")
             raise
-        self._browser.on("disconnected", lambda _: self._note("the browser ended"))
+        self._browser.on("disconnected", lambda _: self._note(GONE))
 
     def _note(self, why: str) -> None:
-        self.fault = self.fault or why
+        self._fault = self._fault or why
 
     def _network_flags(self) -> list[str]:
         known = ("localhost", "127.0.0.1", "[::1]", *self.settings.hosts)
@@ -186,19 +193,23 @@ class Browser:
                 )
                 return page_lease
         except TimeoutError as error:
-            self._note(f"it opened no page within {limit:g} s")
-            raise BrowserDeadlineError(f"browser: {self.fault}") from error
+            await self._suspect()
+            raise BrowserDeadlineError(f"browser: it opened no page within {limit:g} s") from error
         except self.error as error:
-            self._note(f"it opened no page: {error}")
-            raise BrowserError(f"browser: {self.fault}") from error
+            await self._suspect()
+            raise BrowserError(f"browser: it opened no page: {error}") from error
 
     async def take_back(self, page_lease: PageLease, *, is_sound: bool) -> None:
         """A page is back; one whose context could not be closed makes the browser suspect."""
-        if not is_sound and not self.fault:
-            self.is_retired = True
-            if not await self.is_healthy():
-                self._note("it does not answer any more")
+        if not is_sound:
+            await self._suspect()
         await self.let_go()
+
+    async def _suspect(self) -> None:
+        """Lend nothing any more; if it does not answer either, its other pages are lost too."""
+        self.is_retired = True
+        if not self.fault and not await self.is_healthy():
+            self._note("it does not answer any more")
 
     async def let_go(self) -> None:
         """One page less is lent."""
@@ -270,7 +281,9 @@ class Pool:
 
     async def _take(self, settings: BrowserSettings) -> Browser:
         async with self._opening:
-            self.browsers = [b for b in self.browsers if not b.fault]
+            for lost in [b for b in self.browsers if b.fault]:
+                self.browsers.remove(lost)
+                await lost.close("it failed")
             for browser in self.browsers:
                 is_free = not browser.is_spent and browser.taken < settings.contexts
                 if browser.settings == settings and is_free:

@@ -36,6 +36,11 @@ METHODS = {
         "GRPO ahead",
         ["rollout.mode=async", "rollout.max_staleness=2", "mismatch=tis", "engine=transformers"],
     ),
+    "explored": ("SFT on what was found, then GRPO", []),
+    "alone": (
+        "SFT on random play, then GRPO",
+        ["explore=none", "sft.source=random", "sft.demos=8", "sft.max_steps=25"],
+    ),
 }
 """Name -> how the page calls it, and the settings that make it."""
 RECIPES = {
@@ -45,6 +50,7 @@ RECIPES = {
     "tools": ("grpo",),
     "game24": ("grpo",),
     "program": ("grpo",),
+    "doorkey": ("explored", "alone"),
     "quickstart": ("grpo", "async"),
 }
 """`scripts/results-NAME.yaml`, or `scripts/NAME.yaml` -> the methods that it is run with."""
@@ -142,7 +148,8 @@ def section(recipe: str) -> list[str]:
                 for key in ("seconds", "cpu_seconds")
             )
             title = METHODS[method][0]
-            lines.append(f"| SFT, then {title} | {cell(runs, 'final')} | {wall:.0f} | {cpu:.0f} |")
+            title = title if title.startswith("SFT") else f"SFT, then {title}"
+            lines.append(f"| {title} | {cell(runs, 'final')} | {wall:.0f} | {cpu:.0f} |")
     summary, versions = first[0]["summary"], first[0]["versions"]
     return [
         *lines,
@@ -158,6 +165,8 @@ def section(recipe: str) -> list[str]:
 
 def warm_start(settings: dict[str, dict[str, object]]) -> str:
     """What the policy had learned before."""
+    if "explore" in settings:
+        return f"{settings['explore']['tasks']} tasks explored"
     if "sft" in settings:
         return f"{settings['sft']['demos']} demonstrations"
     return f"begun from `{settings['model']}`"
@@ -177,7 +186,10 @@ def page() -> str:
         "checkpoint is chosen by success on dev tasks. Wall seconds depend on what else the",
         "machine did; CPU seconds hardly do.",
         "",
-        *(f"- **{title}**: `{' '.join(settings)}`." for title, settings in METHODS.values()),
+        *(
+            f"- **{title}**: {f'`{chr(32).join(keys)}`' if keys else 'the recipe as it stands'}."
+            for title, keys in METHODS.values()
+        ),
         "",
     ]
     for recipe in RECIPES:

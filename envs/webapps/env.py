@@ -388,7 +388,8 @@ class WebApps(Env):
             lines.append(f"goal {now.goal}")
         view, images = self._seen(), []
         elements = [element for element in view.elements if element.is_visible]
-        is_more = any(e.box.y > elements[-1].box.y and not e.is_visible for e in view.elements)
+        lowest = max((element.box.y for element in elements), default=0.0)
+        is_more = any(e.box.y > lowest and not e.is_visible for e in view.elements)
         for aspect in self._aspects:
             if aspect in ("dom", "axtree"):
                 lines.append(dom_text(elements) if aspect == "dom" else axtree_text(elements))

@@ -260,6 +260,25 @@ def test_what_cannot_be_done_is_reported_and_costs_a_step() -> None:
     played(env, play)
 
 
+@layouts
+def test_the_solver_finds_its_way_from_elsewhere(layout: Layout) -> None:
+    env = WebApps(layout=layout, steps_low=4, steps=6, cap=40)
+
+    async def play() -> None:
+        for task in env.tasks("dev")[:2]:
+            await env.reset(task)
+            await env.step(env.expert_action())
+            for words in ("home", "goto app:mail", "goto app:settings"):
+                await said(env, words)
+            text = text_of(await said(env, "wait"))
+            step = await said(env, f"click {ref(text, 'Sound')}")
+            while not (step.terminated or step.truncated):
+                step = await env.step(env.expert_action())
+            assert step.info["success"] is True
+
+    played(env, play)
+
+
 def test_infeasible_ends_without_success_and_answers_count_as_done() -> None:
     env = WebApps(steps=1)
 

@@ -282,12 +282,16 @@ SMALLER = {
 """What makes a recipe small enough, or independent of what is prepared for it."""
 
 
+def marks(recipe: Path) -> list[pytest.MarkDecorator]:
+    needs = (
+        [pytest.mark.browser] if re.search(r"name: (miniwob|webapps)", recipe.read_text()) else []
+    )
+    return needs if recipe.stem == "quickstart" else [pytest.mark.slow, *needs]
+
+
 @pytest.mark.parametrize(
     "recipe",
-    [
-        pytest.param(path, marks=[] if path.stem == "quickstart" else [pytest.mark.slow])
-        for path in sorted((ROOT / "scripts").glob("*.yaml"))
-    ],
+    [pytest.param(path, marks=marks(path)) for path in sorted((ROOT / "scripts").glob("*.yaml"))],
     ids=lambda path: path.stem,
 )
 def test_every_recipe_runs_two_steps_on_a_small_model(recipe: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import cast
 
 from inspect_ai import Task as InspectTask
 from inspect_ai import task as inspect_task
-from inspect_ai.dataset import Sample
+from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import (
     ChatMessage,
     ChatMessageAssistant,
@@ -86,11 +86,12 @@ def play(
         known = ", ".join(alone.env.splits)
         raise ConfigError(f"split: {env} has no split {split!r} (known: {known})")
     chosen = list(itertools.islice(alone.env.tasks(split), tasks))
+    samples = [
+        Sample(id=one.id, input=one.instruction or one.id, metadata={"seed": one.seed})
+        for one in chosen
+    ]
     return InspectTask(
-        dataset=[
-            Sample(id=one.id, input=one.instruction or one.id, metadata={"seed": one.seed})
-            for one in chosen
-        ],
+        dataset=MemoryDataset(samples, name=f"{env}/{split}"),
         solver=player(alone, {one.id: one for one in chosen}, max_turns, native_calls),
         scorer=outcome(),
         fail_on_error=False,

@@ -10,6 +10,7 @@ failed episode; the next one connects anew.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +98,13 @@ class OpenEnv(Env):
 
     def reset(self, task: Task) -> Observation:
         """Begin the episode of a row."""
+        due = time.monotonic() + self.patience_s
         self._fitted()
         if self._remote is None:
             self._remote = Remote(self._place(), self.patience_s)
         self._is_over = True
         row = cast("Mapping[str, Json]", task.data["row"])
-        shown = self._remote.reset(row)
+        shown = self._remote.reset(row, due)
         if shown.done:
             raise EnvError(f"{self._remote.url}: the episode of {row!r:.200} is over at its reset")
         self._total, self._is_over = 0.0, False

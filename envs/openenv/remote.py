@@ -63,16 +63,16 @@ class Remote:
         self._socket: ClientConnection | None = None
         self._open = ExitStack()
 
-    def reset(self, data: Mapping[str, Json]) -> Shown:
+    def reset(self, data: Mapping[str, Json], due: float | None = None) -> Shown:
         """Begin an episode; over a new connection if the old one is gone, and as soon as a session
-        is free.
+        is free, until `due` (by `time.monotonic`) if it is given.
 
         Raises:
             RefusedError: the server reports an error.
             LostError: it cannot be reached.
             DeadlineError: it did not answer in time.
         """
-        due = time.monotonic() + self._patience_s
+        due = time.monotonic() + self._patience_s if due is None else due
         was_open = self._socket is not None
         while True:
             try:

@@ -105,7 +105,7 @@ def test_many_sessions_are_kept_apart() -> None:
 
 def test_one_session_too_many_is_refused_and_a_closed_one_makes_room() -> None:
     with served(alone(EchoEnv()), name="echo", sessions=1) as server:
-        first, second = Remote(server.url, 5.0), Remote(server.url, 0.5)
+        first, second = Remote(server.url, 5.0), Remote(server.url, 1.5)
         first.reset({})
         with pytest.raises(
             RefusedError, match=r"all 1 sessions are in use.*set rollout\.in_flight"

@@ -143,11 +143,11 @@ def test_a_shown_field_that_is_absent_is_a_failed_episode() -> None:
 
 def test_a_late_answer_costs_the_episode_and_the_connection_but_not_the_next_episode() -> None:
     with told() as (env, server):
-        env.patience_s = 0.3
+        env.tasks("train")
+        env.patience_s = 3.0
         env.reset(ONE)
-        with pytest.raises(DeadlineError, match=r"0\.3 s \(env\.patience_s\)"):
+        with pytest.raises(DeadlineError, match=r"3 s \(env\.patience_s\)"):
             env.step("hang")
-        env.patience_s = 5.0
         assert "start" in env.reset(ONE).text
         assert server.sessions >= 1
 

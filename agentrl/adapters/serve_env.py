@@ -15,11 +15,12 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TypeVar, cast
 
 import agentrl
 from agentrl.core.config import Alone
-from agentrl.core.errors import AgentRLError, ConfigError, DataError
+from agentrl.core.errors import AgentRLError, ConfigError, DataError, MissingExtraError
 from agentrl.core.protocols import EnvHandle, Runner, ToolFormat, abilities
 from agentrl.core.types import Action, Json, Observation, Split, Step, Task
 from agentrl.envs.openenv.server import Card, Data, Server
@@ -247,7 +248,10 @@ def served(
 
     Raises:
         ConfigError: the env has no such split, or the port is taken.
+        MissingExtraError: `websockets` is not installed.
     """
+    if find_spec("websockets") is None:
+        raise MissingExtraError("websockets", "openenv")
     if split not in alone.env.splits:
         known = ", ".join(alone.env.splits)
         raise ConfigError(f"--split: {name} has no split {split!r} (known: {known})")

@@ -96,21 +96,22 @@ class Remote:
 
     def close(self) -> None:
         """End the session; may be called twice."""
+        socket, self._socket = self._socket, None
+        if socket is None:
+            return
         from websockets.exceptions import WebSocketException
 
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            with suppress(WebSocketException, OSError):
-                socket.send('{"type": "close"}')
-            with suppress(WebSocketException, OSError):
-                self._open.close()
+        with suppress(WebSocketException, OSError):
+            socket.send('{"type": "close"}')
+        with suppress(WebSocketException, OSError):
+            self._open.close()
 
     def _ask(self, message: Mapping[str, object], due: float) -> Mapping[str, object]:
         """The data of the answer. Whatever goes wrong closes the connection, but for an error that
         the server reports."""
+        socket = self._socket or self._connect(due)
         from websockets.exceptions import ConnectionClosed
 
-        socket = self._socket or self._connect(due)
         try:
             with suppress(ConnectionClosed):  # why it was closed may wait to be read
                 socket.send(json.dumps(message))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import pytest
 
 pytest.importorskip("websockets", reason="needs agentrl[openenv]")
 
-from agentrl.core.errors import ConfigError, DeadlineError, EnvError
+from agentrl.core.errors import ConfigError, DeadlineError, EnvError, MissingExtraError
 from agentrl.core.types import Json, Stop, Task
 from agentrl.envs.openenv import OpenEnv
 from agentrl.envs.openenv.fit import ActionFit, UnfitError, fit_action, pictures
@@ -169,6 +170,16 @@ def test_no_server_is_a_config_error_before_anything_is_played() -> None:
         OpenEnv(url="http://127.0.0.1:1").tasks("train")
     with pytest.raises(ConfigError, match=r"env\.url: expected http://HOST:PORT, got 'localhost'"):
         OpenEnv(url="localhost")
+
+
+def test_without_websockets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "websockets"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "websockets", None)
+    env = OpenEnv()
+    with pytest.raises(MissingExtraError, match=r"pip install 'agentrl\[openenv\]'"):
+        env.reset(ONE)
+    env.close()
 
 
 # --- actions --------------------------------------------------------------------------------------

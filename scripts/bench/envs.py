@@ -74,7 +74,7 @@ CASES = {
     "gymnasium": ("id=FrozenLake-v1", 64),
     "reasoning_gym": ("", 64),
     "bfcl": ("", 64),
-    "textworld": ("", 16),
+    "textworld": ("", 8),
     "scienceworld": ("", 4),
 }
 """Env -> its settings, and how many episodes an arm plays."""
@@ -344,9 +344,10 @@ def memory_mib(name: str) -> float:
 
 
 def _open_many(name: str, line: Any) -> None:
-    env = load_alone(name, CASES[name][0].split()).env
+    settings, count = CASES[name]
+    env = load_alone(name, settings.split()).env
     many = OPEN if env.runs_in != "process" else 4
-    tasks = [env.tasks("test")[number] for number in range(many + 1)]
+    tasks = [env.tasks("test")[number % count] for number in range(many + 1)]
 
     async def open_all() -> float:
         runner = runner_for(env)

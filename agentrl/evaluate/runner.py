@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -156,6 +157,14 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
     return Stage(config=config, policy=policy, renderer=renderer, worker=worker)
 
 
+def roomy(stage: Stage) -> Stage:
+    """The stage for floors and ceilings, which are no model's: nothing is too long for them. It has
+    a worker of its own, to be closed as well."""
+    rules = replace(stage.worker.table.rules, max_context=sys.maxsize, max_tokens=sys.maxsize)
+    table = replace(stage.worker.table, rules=rules)
+    return replace(stage, worker=replace(stage.worker, table=table))
+
+
 def most_in_flight(settings: Rollout, runner: Runner) -> int:
     """Most episodes at a time; each env process costs memory, so those are bounded."""
     if not isinstance(runner, ProcessRunner):
@@ -237,6 +246,7 @@ def evaluate_checkpoint(
 
     async def play() -> list[EvalResult]:
         stage = await build_stage(config)
+        others = roomy(stage)
         await config.engine.start(stage.policy)
         seats: dict[str, Agent] = {"checkpoint": stage.engine_agent()}
         if "legal_actions" in abilities(config.env):
@@ -247,13 +257,19 @@ def evaluate_checkpoint(
             return [
                 (
                     await evaluate(
-                        stage, agent, name=name, split=split, tasks=tasks, samples=samples
+                        stage if name == "checkpoint" else others,
+                        agent,
+                        name=name,
+                        split=split,
+                        tasks=tasks,
+                        samples=samples,
                     )
                 )[0]
                 for name, agent in seats.items()
             ]
         finally:
             await stage.worker.close()
+            await others.worker.close()
             await config.engine.close()
 
     results = asyncio.run(play())

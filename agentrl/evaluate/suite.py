@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,10 +34,9 @@ from agentrl.core.protocols import Agent, ToolFormat, abilities
 from agentrl.core.shapes import Slot
 from agentrl.core.types import Group, Json, Stop, Task
 from agentrl.evaluate.checkpoints import resolve_checkpoint
-from agentrl.evaluate.runner import Stage, build_stage, enough_tasks
+from agentrl.evaluate.runner import Stage, build_stage, enough_tasks, roomy
 from agentrl.evaluate.statistics import wilson
 from agentrl.rollout.strategies.flat import Flat
-from agentrl.rollout.worker import Worker
 from agentrl.track.jsonl import append_line, read_lines, write_lines
 
 SUITES = Path(__file__).parent / "suites"
@@ -313,7 +311,7 @@ async def _play(
     left: Sequence[tuple[int, Task]],
     kept: Kept,
 ) -> None:
-    worker = stage.worker if seat in OF_WEIGHTS else _roomy(stage.worker)
+    worker = stage.worker if seat in OF_WEIGHTS else roomy(stage).worker
     play = worker.one_by_one(
         agent=_agent(stage, seat), group_size=samples, label=f"suite/{entry.name}/{seat}"
     )
@@ -330,12 +328,6 @@ async def _play(
     finally:
         if worker is not stage.worker:
             await worker.close()
-
-
-def _roomy(worker: Worker) -> Worker:
-    """For floors and ceilings, which are no model's: nothing is too long for them."""
-    rules = replace(worker.table.rules, max_context=sys.maxsize, max_tokens=sys.maxsize)
-    return replace(worker, table=replace(worker.table, rules=rules))
 
 
 def _agent(stage: Stage, seat: str) -> Agent:

@@ -116,6 +116,12 @@ def test_the_env_that_is_named_takes_its_settings_and_the_runs_own_keeps_them(ru
         judged(run, "env.level=GoToObj", env="echo")
 
 
+def test_floor_and_ceiling_are_not_bound_by_the_models_context(run: Path) -> None:
+    short = judged(run, "rollout.max_context=3", "sampling.max_tokens=1")
+    assert short["checkpoint"].stops == {"max_tokens": 8}
+    assert short["expert"].success == 1.0
+
+
 def test_a_model_folder_without_a_run_needs_an_env(tmp_path: Path) -> None:
     model = save_model(tmp_path / "llama", "llama", CHATML)
     with pytest.raises(ConfigError, match=r"no config.yaml that names its environment: add --env"):

@@ -232,15 +232,13 @@ class Seat:
             role: Role = "tool" if calls else "user"
             said = (Message(role=role, text=shown.text, images=shown.images),)
         heard = self.system.copy() if shown.is_whole else self.state.messages
-        answers = [message for message in said if message.role == "tool"]
-        for one, answer in itertools.zip_longest(calls, answers[: len(calls)]):
-            content = _content(answer) if answer else ""
+        places = [i for i, message in enumerate(said) if message.role == "tool"][: len(calls)]
+        for one, place in itertools.zip_longest(calls, places):
+            content = "" if place is None else _content(said[place])
             heard.append(
                 ChatMessageTool(content=content, tool_call_id=one.id, function=one.function)
             )
-        heard.extend(
-            self._said(message) for message in said if message not in answers[: len(calls)]
-        )
+        heard.extend(self._said(message) for i, message in enumerate(said) if i not in places)
         self.state.messages = heard
 
     def _said(self, message: Message) -> ChatMessage:

@@ -44,7 +44,9 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--disable-domain-reliability",
     "--disable-extensions",
+    "--disable-frame-rate-limit",
     "--disable-gpu",
+    "--disable-gpu-vsync",
     "--disable-hang-monitor",
     "--disable-ipc-flooding-protection",
     "--disable-lcd-text",
@@ -68,8 +70,9 @@ FLAGS = (
     "--password-store=basic",
     "--use-mock-keychain",
 )
-"""No talk of its own with anybody, no throttling of pages that lie behind others, and the same
-pixels on every machine as far as that goes."""
+"""No talk of its own with anybody, no throttling of pages that lie behind others, frames as soon as
+they are ready (events and screenshots wait for them), and the same pixels on every machine as far
+as that goes."""
 
 GUARDIAN = """
 trap "" HUP INT TERM

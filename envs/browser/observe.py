@@ -11,6 +11,7 @@ which actions name it. `[ref] tag text = value (states)`:
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,9 +137,15 @@ async def view(page_lease: PageLease, skip: str = "") -> View:
 
 async def screenshot(page_lease: PageLease, screen: Screen) -> Image:
     """The screen as a PNG with a pixel per CSS pixel. Raises `BrowserError`."""
-    clip = {"x": 0, "y": 0, "width": screen.width, "height": screen.height}
-    taken = page_lease.page.screenshot(clip=clip, scale="css", type="png")
-    return Image(await page_lease.call(taken, "the screenshot"))
+    session, size = await page_lease.devtools(), page_lease.page.viewport_size
+    wanted: dict[str, object] = {"format": "png"}
+    if page_lease.scale != 1 or size != {"width": screen.width, "height": screen.height}:
+        corner = page_lease.page.evaluate("() => [scrollX, scrollY]")
+        x, y = await page_lease.call(corner, "the screenshot")
+        wanted["clip"] = {"x": x, "y": y, **screen._asdict(), "scale": 1}
+    taken = session.send("Page.captureScreenshot", wanted)
+    found = await page_lease.call(taken, "the screenshot")
+    return Image(base64.b64decode(found["data"]))
 
 
 def shown(text: str) -> str:

@@ -245,5 +245,12 @@ window.__agentrl = (() => {
     frame(() => frame(done));
   });
 
+  // A caret that blinks would make pictures of one state differ.
+  document.addEventListener("DOMContentLoaded", () => {
+    const style = document.createElement("style");
+    style.textContent = "*{caret-color:transparent!important}";
+    document.head.append(style);
+  });
+
   return {view, place, focused, focus, set, select, settle, forget};
 })();

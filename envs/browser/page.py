@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, TypeVar
 from agentrl.core.errors import DeadlineError, EnvError
 
 if TYPE_CHECKING:
-    from playwright.async_api import BrowserContext, Dialog, Frame, Page, Route, WebSocket
+    from playwright.async_api import (
+        BrowserContext,
+        CDPSession,
+        Dialog,
+        Frame,
+        Page,
+        Route,
+        WebSocket,
+    )
 
     from agentrl.envs.browser.pool import Browser
 
@@ -57,9 +65,11 @@ class PageLease:
     (of the page itself, the first one included) and `errors` (uncaught ones of its scripts).
     """
 
-    def __init__(self, browser: Browser, context: BrowserContext, page: Page) -> None:
+    def __init__(self, browser: Browser, context: BrowserContext, page: Page, scale: float) -> None:
         self.page = page
         self.context = context
+        self.scale = scale
+        """Device pixels per CSS pixel."""
         self.counts: Counter[str] = Counter()
         self.said: list[str] = []
         """The messages of this episode's dialogs."""
@@ -70,6 +80,7 @@ class PageLease:
         self._browser = browser
         self._is_over = False
         self._waiting: set[asyncio.Timeout] = set()
+        self._session: CDPSession | None = None
 
     async def watch(self, stopped: re.Pattern[str]) -> None:
         """Begin to count, and stop requests that `stopped` matches."""
@@ -170,6 +181,13 @@ class PageLease:
             if self.is_broken:
                 raise self._error(what) from error
             raise BrowserError(f"browser: {what} failed: {error}") from error
+
+    async def devtools(self) -> CDPSession:
+        """The page's own line to the browser, past Playwright. Raises `BrowserError`."""
+        if self._session is None:
+            opened = self.context.new_cdp_session(self.page)
+            self._session = await self.call(opened, "a line to the page")
+        return self._session
 
     def _error(self, what: str) -> BrowserError:
         why = self._browser.fault or self.fault or "the page was given back"

@@ -173,7 +173,7 @@ class Hands:
 
     async def _finger(self, path: list[Spot], pause_s: float) -> None:
         """Put a finger down at the first spot, move it along, and lift it at the last."""
-        session = await self._do(self.lease.context.new_cdp_session(self.lease.page))
+        session = await self.lease.devtools()
         kinds = ["touchStart"] + ["touchMove"] * (len(path) - 1)
         for kind, spot in zip(kinds, path, strict=True):
             points = [{"x": spot.x, "y": spot.y}]
@@ -183,7 +183,6 @@ class Hands:
         await asyncio.sleep(REST_S if len(path) > 1 else 0)
         event = {"type": "touchEnd", "touchPoints": []}
         await self._do(session.send("Input.dispatchTouchEvent", event))
-        await self._do(session.detach())
         await self._settle()
 
     async def _swipe(self, start: Spot, direction: str, amount: int) -> None:
@@ -223,8 +222,9 @@ class Hands:
                 await self._set(action.target, action.text)
                 return
             await self._click(spot)
-            found = await self._do(page.evaluate("() => __agentrl.focused()"))
-            spot = Spot(0, 0) if found is None else _spot(found)
+            if not spot.is_text:  # a point, or what leads to a field, such as its label
+                found = await self._do(page.evaluate("() => __agentrl.focused()"))
+                spot = Spot(0, 0) if found is None else _spot(found)
             if spot.is_set:
                 await self._set(action.target, action.text)
                 return

@@ -187,7 +187,7 @@ class Browser:
                     reduced_motion="reduce",
                 )
                 context.set_default_timeout(1_000 * limit)
-                page_lease = PageLease(self, context, await context.new_page())
+                page_lease = PageLease(self, context, await context.new_page(), scale)
                 await page_lease.watch(
                     forbidden((*self.settings.roots, *roots), self.settings.hosts)
                 )

@@ -148,6 +148,23 @@ def test_pictures_have_the_size_of_the_screen_and_marks_change_them(loop: asynci
     loop.run(script())
 
 
+def test_a_picture_shows_what_is_scrolled_to_in_css_pixels(loop: asyncio.Runner) -> None:
+    async def script() -> None:
+        page_lease = await lease(SETTINGS, viewport=(200, 100), scale=2)
+        await install(page_lease)
+        html = "<body style='margin:0'><div style='height:500px;background:white'></div>"
+        red = "<div style='height:500px;background:rgb(255, 0, 0)'></div>"
+        await page_lease.call(page_lease.page.goto(f"data:text/html,{html}{red}"), "it")
+        await page_lease.call(page_lease.page.evaluate("scrollTo(0, 450)"), "scrolling")
+        taken = await screenshot(page_lease, Screen(150, 100))
+        picture = Picture.open(io.BytesIO(taken.png)).convert("RGB")
+        assert picture.size == (150, 100)
+        assert [picture.getpixel((10, y)) for y in (40, 60)] == [(255, 255, 255), (255, 0, 0)]
+        await page_lease.give_back()
+
+    loop.run(script())
+
+
 def test_mouse_actions_are_trusted_events_on_the_element(loop: asyncio.Runner) -> None:
     async def script() -> None:
         page_lease = await opened()

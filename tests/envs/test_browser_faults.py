@@ -188,7 +188,7 @@ def played(count: int, batch: int) -> Played:
 @pytest.mark.parametrize(
     ("count", "batch"),
     [
-        pytest.param(60, 20, id="60"),
+        pytest.param(60, 20, id="60", marks=[pytest.mark.timeout(400)]),
         pytest.param(2000, 100, id="2000", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
     ],
 )

@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters test-browser test-browser-all results bench docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters test-envs test-envs-all test-browser test-browser-all results bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -86,6 +86,14 @@ test-browser: $(INSTALLED)  ## environments in a real Chromium (.venv-gui; as ro
 
 test-browser-all: $(INSTALLED)  ## the slow ones as well: thousands of faults, every task of MiniWoB++
 	@$(IN_A_BROWSER) -m browser --timeout=7200 $(PYTEST_ARGS)
+
+test-envs: $(INSTALLED)  ## environments with their packages: reasoning-gym, bfcl, TextWorld, ScienceWorld (java), from .venv-envs (0.4 GB)
+	.ci/install-envs
+	BFCL_EVAL=$(CURDIR)/.venv-envs/bfcl .venv-envs/bin/python -m pytest -n $(WORKERS) -m "(extras or bfcl) and not slow" --timeout=300 -rs --must-run=extras,bfcl --durations=10 $(PYTEST_ARGS)
+
+test-envs-all: $(INSTALLED)  ## the slow ones as well
+	.ci/install-envs
+	BFCL_EVAL=$(CURDIR)/.venv-envs/bfcl .venv-envs/bin/python -m pytest -n $(WORKERS) -m "extras or bfcl" --timeout=600 -rs --must-run=extras,bfcl --durations=10 $(PYTEST_ARGS)
 
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each

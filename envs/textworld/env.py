@@ -153,6 +153,8 @@ class TextWorld(Env):
             raise ConfigError(
                 f"env.take: expected at most env.recipe={self.recipe} ingredients, got {self.take}"
             )
+        if self.prose == "plain":  # pure Python, less than a millisecond a command
+            self.__dict__["runs_in"] = "inline"
         self._level = level
         self._now = NOTHING
         self._place: Path | None = None

@@ -30,7 +30,7 @@ from support import (
     ThreadBadEnv,
 )
 from support import broken_promises as broken
-from support.extras import needed_by
+from support.extras import JAVA, needed_by
 
 
 def failed(report: CheckReport) -> dict[str, str]:
@@ -58,7 +58,9 @@ PLAYED = [
 ]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=needed_by(n)) for n in PLAYED])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=needed_by(n)) for n in PLAYED if n not in JAVA]
+)
 def test_every_registered_env_keeps_its_promises(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

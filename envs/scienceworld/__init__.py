@@ -1,0 +1,1 @@
+"""ScienceWorld's simulator (`env.py`; the other modules are its parts)."""

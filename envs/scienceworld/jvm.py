@@ -34,8 +34,13 @@ TURNS = 4
 RETIRE = 300
 """Worlds loaded, after which a process takes no more and ends with its last."""
 INTERFACE = "scienceworld.runtime.pythonapi.PythonInterface"
-OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
-"""One thread for each; what is compiled is little; without memory it ends."""
+OPTIONS = (
+    *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError"),
+    *("-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2"),
+)
+"""One thread for each; what is compiled is little; without memory it ends. The simulator lists what
+is seen in the order of sets of objects without a hash of their own: with one and the same hash for
+all it is the same order in every process, and whatever was loaded before."""
 SERVER = ("py4j.GatewayServer", "--enable-auth", "--die-on-broken-pipe", "0")
 """It ends with whoever started it, takes any free port of this machine, and obeys whoever knows a
 token that it prints."""

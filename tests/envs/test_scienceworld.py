@@ -200,6 +200,17 @@ def test_worlds_of_one_process_do_not_meet(cache: Path) -> None:
 
 
 @needs_package
+def test_a_variation_looks_the_same_in_every_process_whatever_was_loaded(cache: Path) -> None:
+    env = env_of(cache, task="lifespan-longest-lived", simplify="easy")
+    zero, one = env.tasks("train")[:2]
+    shown = [(env.reset(task), env.state_key()) for task in (one, zero, one)]
+    env.close()
+    POOL.close()
+    shown.append((env.reset(one), env.state_key()))
+    assert shown[0] == shown[2] == shown[3] != shown[1]
+
+
+@needs_package
 def test_a_snapshot_goes_on_in_another_copy_and_one_that_lies_is_refused(cache: Path) -> None:
     env, other = env_of(cache), env_of(cache)
     env.reset(env.tasks("train")[2])
@@ -302,7 +313,10 @@ def test_calls_of_many_threads_come_one_after_another(cache: Path) -> None:
 @needs_package
 @pytest.mark.parametrize(
     ("name", "turns"),
-    [("lifespan-longest-lived", 8), pytest.param("find-living-thing", 100, marks=pytest.mark.slow)],
+    [
+        ("lifespan-longest-lived", 10),
+        pytest.param("find-living-thing", 100, marks=pytest.mark.slow),
+    ],
 )
 def test_the_env_keeps_its_promises(cache: Path, name: str, turns: int) -> None:
     report = check_env(env_of(cache, task=name, turns=turns, simplify="easy"), tasks=2)

@@ -78,7 +78,9 @@ def measure(count: int, path: Path) -> dict[str, float | list[float]]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="What the archive costs.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cells", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

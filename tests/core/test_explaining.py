@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from agentrl.core.config import Config
 from agentrl.core.errors import ConfigError
 from agentrl.core.explaining import Entry, describe, explain, overview, table
-from agentrl.core.registry import FOLDERS, names
-from agentrl.core.shapes import hints_of, shape_of, summary_of
+from agentrl.core.registry import FOLDERS, find, names
+from agentrl.core.shapes import default_of, hints_of, shape_of, summary_of
 
 
 def test_a_leaf_says_type_range_default_and_meaning() -> None:
@@ -32,7 +34,7 @@ def test_a_leaf_says_type_range_default_and_meaning() -> None:
             "[float (at least 0) (below 1), float (at least 0) (below 1)]",
             "[0.9, 0.999]",
         ),
-        ("explore", "none", "none"),
+        ("explore", "part or none", "none"),
         ("actions", "part or auto", "auto"),
         ("kl", "part or none", "none"),
         ("advantage", "part", "grpo"),
@@ -61,7 +63,7 @@ def test_a_slot_lists_the_parts_that_fill_it() -> None:
 def test_a_setting_of_a_part_says_whose_it_is() -> None:
     found = explain(Config, "advantage.eps")
     assert found.default == "0.0001"
-    assert found.doc.endswith("A setting of grpo.")
+    assert "\nA setting of grpo, gdpo, " in found.doc
     assert explain(Config, "kl.beta").doc.endswith("A setting of k1, k2, k3, k3+.")
     assert explain(Config, "advantage.grpo.eps").default == "0.0001"
 
@@ -75,7 +77,7 @@ def test_a_part_lists_its_settings_as_overrides() -> None:
 def test_a_section_lists_its_keys_as_overrides() -> None:
     keys = [entry.name for entry in explain(Config, "checkpoint").keys]
     assert keys == ["checkpoint.every=0", "checkpoint.keep=2"]
-    assert next(entry.name for entry in explain(Config, "sft").keys) == "sft.demos=3"
+    assert next(entry.name for entry in explain(Config, "sft").keys) == "sft.source=auto"
 
 
 @pytest.mark.parametrize(
@@ -114,11 +116,18 @@ def test_every_key_can_be_explained(key: str) -> None:
 
 
 @pytest.mark.parametrize("slot", FOLDERS)
-def test_every_part_has_a_summary_and_every_setting_a_default(slot: str) -> None:
+def test_every_part_has_a_summary_and_every_optional_setting_a_default(slot: str) -> None:
     for part in describe(slot):
         assert part.summary, part.name
         assert "name" not in dict(part.settings)  # {name: ...} in YAML names the part itself
-        assert all(text for _, text in part.settings), part.name
+        cls = find(slot, part.name)
+        fields = (
+            {f.name: f for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+        )
+        for name, text in part.settings:
+            is_required = default_of(fields[name]) is None
+            is_section = shape_of(hints_of(cls)[name]).section is not None
+            assert bool(text) is not (is_required or is_section), f"{part.name}.{name}"
 
 
 def test_an_unknown_slot_names_the_nearest() -> None:

@@ -148,13 +148,17 @@ def rewards(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["## Rewards", "", "As seen:", "", *table(heads, rows)] if rows else []
 
 
-def splits(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+def splits(env: type, cases: Sequence[Mapping[str, Any]]) -> list[str]:
     """How many tasks there are."""
+    shared = {
+        "start": "no start is in two splits",
+        "seed": "no seed is in two splits, but a task with few starts repeats them",
+    }[env.splits_by]  # type: ignore[attr-defined]
     rows = [
         [asked(c), *(str(c["tasks"].get(s, "")) for s in ("train", "dev", "test"))] for c in cases
     ]
     heads = ("settings", "train", "dev", "test")
-    return ["## Splits", "", "Tasks; no start is in two splits.", "", *table(heads, rows)]
+    return ["## Splits", "", f"Tasks; {shared}.", "", *table(heads, rows)]
 
 
 def levels(found: Mapping[str, Any]) -> list[str]:
@@ -234,7 +238,7 @@ def page(name: str) -> str:
     cases = found.get("cases", [])
     lines += [f"Abilities: {able(env)}.", "", *observations(cases), *actions(env, cases)]
     if cases:
-        lines += [*rewards(cases), *splits(cases), *levels(found)]
+        lines += [*rewards(cases), *splits(env, cases), *levels(found)]
     return "\n".join([*lines, *settings(name), *rights(env)])
 
 

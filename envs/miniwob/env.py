@@ -20,7 +20,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, overload
+from typing import Annotated, ClassVar, Literal, overload
 
 from annotated_types import Ge
 
@@ -74,6 +74,7 @@ class MiniWob(Env):
     runs_in: ClassVar[RunsIn] = "inline"
     timeout_s: ClassVar[float] = 60.0
     actions: ClassVar[str] = "gui"
+    splits_by: ClassVar[Literal["start", "seed"]] = "seed"
     extra: ClassVar[str] = "gui"
     licence: ClassVar[str] = "MIT (miniwob)"
     cite: ClassVar[str] = "Shi et al. 2017 and Liu et al. 2018 (MiniWoB++), arXiv 1802.08802"

@@ -88,7 +88,7 @@ class Env(ABC):
     splits: ClassVar[tuple[Split, ...]] = ("train", "dev", "test")
     """The splits that there are; a benchmark may have `test` alone."""
     splits_by: ClassVar[Literal["start", "seed"]] = "start"
-    """What no two splits share: a start, or only a seed, so that small tasks repeat their starts."""
+    """What no two splits share: a start, or only a seed; small tasks then repeat their starts."""
     takes_text: ClassVar[bool] = False
     """Every reply has to reach `step`, as text where no action was read in it."""
     extra: ClassVar[str] = ""

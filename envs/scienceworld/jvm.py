@@ -66,9 +66,10 @@ class Jvm:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._rest = b""
+        command = [java(), f"-Xmx{heap_mib}m", *OPTIONS, "-cp", classpath(), *SERVER]
         self._folder = tempfile.TemporaryDirectory()  # the simulator writes where it begins
         self._process = subprocess.Popen(
-            [java(), f"-Xmx{heap_mib}m", *OPTIONS, "-cp", classpath(), *SERVER],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -22,6 +22,7 @@ from agentrl.envs.babyai import BabyAI
 from agentrl.envs.openenv import OpenEnv
 from agentrl.envs.openenv.remote import RefusedError, Remote
 from support import EchoEnv, ThreadBadEnv
+from support.interrupts import heed_ctrl_c
 from support.play import play_one, says, table
 from support.tools import Box
 
@@ -200,7 +201,10 @@ def test_what_cannot_be_served_is_refused() -> None:
 def test_the_command_serves_until_it_is_stopped() -> None:
     command = [sys.executable, "-m", "agentrl", "serve-env", "countdown", "numbers=3"]
     process = subprocess.Popen(
-        [*command, "--port", "0", "--split", "test"], stdout=subprocess.PIPE, text=True
+        [*command, "--port", "0", "--split", "test"],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     try:
@@ -210,7 +214,7 @@ def test_the_command_serves_until_it_is_stopped() -> None:
         assert env.reset(numbered(0)).text
         env.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(30) == 130
     finally:
         process.kill()
         process.stdout.close()

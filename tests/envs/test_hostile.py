@@ -7,6 +7,7 @@ counted and its rows hold exactly what was said and seen.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import find, names
 from agentrl.core.types import Action, Split, Step, Stop, Task
 from agentrl.envs.elsewhere import Elsewhere
+from agentrl.rollout.calls import called
 from support.adversary import MARKS, MIB, attacked, broken, enormous, hostile
 from support.held import Held
 
@@ -70,7 +72,8 @@ def attack(case: str, count: int, seed: int, *, limit_s: float) -> None:
     before = Held.now()
     style = STYLES[CASES.index(case) % len(STYLES)]
     found = attacked(env, tasks, seed=seed, limit_s=limit_s, style=style)
-    env.close()
+    with asyncio.Runner() as loop:
+        called(loop, env, "close", ())
     assert found.failures == {}, "what a model says is never an env's failure"
     assert sum(found.stops.values()) == found.episodes == found.checked == count
     assert not found.stops.keys() & {Stop.ERROR, Stop.TIMEOUT}

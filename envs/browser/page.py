@@ -208,8 +208,11 @@ class PageLease:
         is_broken = is_broken or self.is_broken
         self._is_over = True
         is_closed = False
-        with suppress(TimeoutError, self._browser.error):
-            async with asyncio.timeout(CLOSE_S):
-                await self.context.close()
-                is_closed = True
-        await self._browser.take_back(self, is_sound=is_closed)
+        try:
+            with suppress(TimeoutError, self._browser.error):
+                async with asyncio.timeout(CLOSE_S):
+                    await self.context.close()
+                    is_closed = True
+        finally:  # whoever waits for this may be given up meanwhile
+            self._browser.take_back(is_sound=is_closed)
+        await self._browser.settle()

@@ -193,29 +193,28 @@ class Browser:
                 )
                 return page_lease
         except TimeoutError as error:
-            await self._suspect()
+            self._suspect()
             raise BrowserDeadlineError(f"browser: it opened no page within {limit:g} s") from error
         except self.error as error:
-            await self._suspect()
+            self._suspect()
             raise BrowserError(f"browser: it opened no page: {error}") from error
 
-    async def take_back(self, page_lease: PageLease, *, is_sound: bool) -> None:
-        """A page is back; one whose context could not be closed makes the browser suspect."""
-        if not is_sound:
-            await self._suspect()
-        await self.let_go()
-
-    async def _suspect(self) -> None:
-        """Lend nothing any more; if it does not answer either, its other pages are lost too."""
-        self.is_retired = True
-        if not self.fault and not await self.is_healthy():
-            self._note("it does not answer any more")
-
-    async def let_go(self) -> None:
-        """One page less is lent."""
+    def take_back(self, *, is_sound: bool = True) -> None:
+        """One page less is lent. One whose context could not be closed retires the browser."""
         self.taken -= 1
+        self.is_retired = self.is_retired or not is_sound
+
+    async def settle(self) -> None:
+        """After a page is back: a retired browser that does not answer loses its other pages too;
+        one that lends nothing any more is closed."""
+        if self.is_retired and not self.fault and not await self.is_healthy():
+            self._note("it does not answer any more")
         if self.fault or (self.is_spent and self.taken == 0):
             await self.close("it was replaced")
+
+    def _suspect(self) -> None:
+        """Lend nothing any more; whether it answers is looked at when this page is back."""
+        self.is_retired = True
 
     async def is_healthy(self) -> bool:
         """Whether it answers within 2 seconds."""
@@ -265,18 +264,25 @@ class Pool:
         """A page of a browser that works; a browser that fails is replaced once."""
         browser = await self._take(settings)
         try:
-            return await browser.lend(viewport, touch, scale, roots)
+            return await self._lend(browser, viewport, touch, scale, roots)
         except BrowserError as error:
             _log.warning("%s; starting another browser", error)
-            await browser.let_go()
-        except BaseException:
-            await browser.let_go()
-            raise
-        browser = await self._take(settings)
+        return await self._lend(await self._take(settings), viewport, touch, scale, roots)
+
+    async def _lend(
+        self,
+        browser: Browser,
+        viewport: tuple[int, int],
+        touch: bool,
+        scale: float,
+        roots: tuple[Path, ...],
+    ) -> PageLease:
         try:
             return await browser.lend(viewport, touch, scale, roots)
-        except BaseException:
-            await browser.let_go()
+        except BaseException as error:
+            browser.take_back()
+            if isinstance(error, BrowserError):
+                await browser.settle()
             raise
 
     async def _take(self, settings: BrowserSettings) -> Browser:

@@ -258,6 +258,26 @@ def test_touch_and_scale_reach_the_page() -> None:
 
 
 @needs_chromium
+def test_a_page_whose_return_is_given_up_is_back_all_the_same() -> None:
+    async def script() -> None:
+        page_lease = await lease(SETTINGS, viewport=SIZE)
+        [browser] = pool_here().browsers
+        returning = asyncio.create_task(page_lease.give_back())
+        await asyncio.sleep(0)
+        returning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await returning
+        assert (browser.taken, browser.is_retired) == (0, True), "it may still hold the page"
+        other = await lease(SETTINGS, viewport=SIZE)
+        await other.give_back()
+        await close_idle()
+        assert not pool_here().browsers
+        await until(lambda: not alive_with(f"agentrl-browser-{os.getpid()}-"))
+
+    play(script)
+
+
+@needs_chromium
 def test_closing_leaves_no_process_and_no_folder() -> None:
     folders = []
 

@@ -348,7 +348,5 @@ async def lease(
 async def close_idle() -> None:
     """End this event loop's browsers of which no page is lent."""
     pool = _pools.get(asyncio.get_running_loop())
-    if pool is not None:
+    if pool is not None:  # it stays: somebody may be about to open a browser in it
         await pool.close_idle()
-        if not pool.browsers:
-            _pools.pop(asyncio.get_running_loop(), None)

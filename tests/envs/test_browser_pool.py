@@ -258,6 +258,22 @@ def test_touch_and_scale_reach_the_page() -> None:
 
 
 @needs_chromium
+def test_a_page_asked_for_while_idle_browsers_are_closed_is_known_to_the_pool() -> None:
+    async def script() -> None:
+        await (await lease(SETTINGS, viewport=SIZE)).give_back()
+        closing = asyncio.create_task(close_idle())
+        await asyncio.sleep(0)
+        page_lease = await lease(SETTINGS, viewport=SIZE)
+        await closing
+        [browser] = pool_here().browsers
+        assert browser.taken == 1
+        await page_lease.give_back()
+
+    play(script)
+    assert not alive_with(f"agentrl-browser-{os.getpid()}-")
+
+
+@needs_chromium
 def test_a_page_whose_return_is_given_up_is_back_all_the_same() -> None:
     async def script() -> None:
         page_lease = await lease(SETTINGS, viewport=SIZE)

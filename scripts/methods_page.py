@@ -111,8 +111,9 @@ def page() -> str:
         "",
         "*Smoke run*: the quickstart cut to eight steps of 128 episodes, one seed, with this part",
         "in place of its own or with the preset of its name: success on 200 test tasks after the",
-        "warm start and after the last step. It shows that a method learns, not which is better:",
-        "tables with three seeds are in [results.md](results.md).",
+        "warm start and after the last step. It shows whether a method learns at the quickstart's",
+        "learning rate and four updates a batch, which were chosen for `ppo_clip`, and not which",
+        "is better: tables with three seeds are in [results.md](results.md).",
         "",
     ]
     for slot, what in SLOTS.items():

@@ -33,6 +33,11 @@ def demonstrations(run: Run, split: Split, count: int) -> list[Row]:
     groups = played(run, chosen_tasks(run, "demos", split, count), agent, split)
     if not is_expert:
         whole = [group for group in groups if group.trajectories[0].failure is None]
+        failed = f"{len(groups) - len(whole)} of {len(groups)} episodes of a random player failed"
+        if not whole:
+            raise ConfigError(f"sft: {failed}; {commonest_failure(groups)}")
+        if len(whole) < len(groups):
+            run.say(f"sft: {failed}; {commonest_failure(groups)}")
         return rows_of(run, f"demos-{split}", whole)
     solved = [group for group in groups if group.trajectories[0].success]
     if not solved:

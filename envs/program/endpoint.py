@@ -13,6 +13,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar, NamedTuple
@@ -76,10 +77,11 @@ class Session:
     def close(self) -> None:
         """Answer nobody any more; whoever waits is told."""
         self.is_over = True
-        while not self.events.empty():
-            event = self.events.get()
-            if isinstance(event, Asked):
-                event.tell(None)
+        with suppress(queue.Empty):  # whoever plays may take the last one meanwhile
+            while True:
+                event = self.events.get_nowait()
+                if isinstance(event, Asked):
+                    event.tell(None)
 
 
 class Endpoint:

@@ -19,7 +19,7 @@ from agentrl.core.types import Split, Step, Task
 from agentrl.envs.gym import Gymnasium
 from agentrl.envs.gym.env import table_of
 from agentrl.envs.gym.known import uncoloured
-from agentrl.envs.gym.spaces import action_words, check_shown, written
+from agentrl.envs.gym.spaces import written
 from agentrl.envs.gym.table import Table, solve
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -478,22 +478,6 @@ def test_settings_that_make_no_sense_are_config_errors(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         Gymnasium(**settings)  # type: ignore[arg-type]
-
-
-def test_observations_that_are_no_text_are_refused() -> None:
-    large = cast("spaces.Space[object]", spaces.Box(0, 255, (7, 7, 3), np.uint8))
-    with pytest.raises(ConfigError, match=r"an observation of 147 numbers .* is too long as text"):
-        check_shown(cast("spaces.Space[object]", spaces.Dict({"image": large})))
-    with pytest.raises(ConfigError, match="Sequence observations cannot be written"):
-        check_shown(cast("spaces.Space[object]", spaces.Sequence(spaces.Discrete(3))))
-
-
-def test_numbers_that_a_space_does_not_hold_are_no_action() -> None:
-    space = cast("spaces.Space[object]", spaces.MultiDiscrete([2, 3]))
-    words = action_words(space, ())
-    for text in ("", "1", "1 2 0", "2 0", "1 -1", "a b", "1 99999999999999999999", "1 ٢"):
-        assert words.read(text) is None
-    assert cast("Any", words.read("1 2")).tolist() == [1, 2]
 
 
 def test_acting_before_a_reset_is_a_runtime_error() -> None:

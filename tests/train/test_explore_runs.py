@@ -1,6 +1,7 @@
 """Whole runs that explore before they learn: what is found is played again, learned, and told."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from support.whole_runs import timeless, tiny, training_envs
 __all__ = ["training_envs"]
 pytestmark = pytest.mark.usefixtures("training_envs")
 ECHO = ("env=echo", "env.length=3", "run.steps=1", "eval.baselines=false")
+BARE = ("eval.every=0", "eval.final_tasks=0", "eval.baselines=false")
 LEARN = ("sft.max_steps=2", "sft.dev_demos=2")
 
 
@@ -48,6 +50,20 @@ def test_a_random_player_shows_the_form_of_actions(tmp_path: Path) -> None:
     demos = shown(folder)
     assert len(demos) == 2 * 3 + 2
     assert not all(one.success for one in demos)
+
+
+def test_episodes_of_a_random_player_that_failed_are_told_and_not_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ("sft.source=random", "sft.demos=8", "track=[console, jsonl]")
+    folder = train(tiny(tmp_path, "env=bad", "env.after=6", "run.steps=0", *BARE, *LEARN, *source))
+    told = re.search(
+        r"sft: (\d+) of 16 episodes of a random player failed; ", capsys.readouterr().out
+    )
+    assert told is not None
+    demos = read_episodes(folder / "trajectories" / "demos-train.parquet")
+    assert 0 < len(demos) == 16 - int(told[1])
+    assert all(one.failure is None for one in demos)
 
 
 def test_a_run_without_exploring_is_not_changed_by_it(tmp_path: Path) -> None:

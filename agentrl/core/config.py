@@ -37,6 +37,9 @@ class Run:
     """Seed of everything random: weights, task order, sampling (0 or more)."""
     steps: Annotated[int, Ge(0)] = 50
     """Reinforcement-learning steps, each a collection of groups and its updates (0: none)."""
+    env_steps: Count | None = None
+    """Env steps after which no further step is trained: those of exploring, demonstrations and
+    training count, evaluations are free. `none`: `steps` alone decides."""
     deterministic: bool = True
     """The same config gives the same bits: episodes advance in step with each other (under
     `rollout.mode: sync`; other modes repeat by `rollout.replay`)."""

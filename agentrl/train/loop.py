@@ -50,7 +50,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
         run.baselines()
         warm_start(run)
         run.start_training()
-        for step in range(run.first_step, config.run.steps):
+        for step in run.steps():
             began = time.perf_counter()
             rate = run.set_step(step)
 
@@ -100,7 +100,9 @@ def train(config: Config, resume: Resume = "never") -> Path:
             if isinstance(config.curriculum, Informed):
                 told = config.parallel.exchange(outcomes_of(groups))
                 config.curriculum.observe([outcome for part in told for outcome in part])
+            run.env_steps += env_steps(groups)
             metrics = {**episode_metrics(groups), **timing, **found}
+            metrics["run/env_steps"] = Sum(float(run.env_steps))
             dropped = [group for group in groups if not any(group is other for other in kept)]
             run.record(step + 1, [*kept, *dropped], items, metrics)
             run.evaluate_and_save(step + 1)
@@ -177,6 +179,12 @@ def minibatches(
 def sampled_tokens(groups: Sequence[Group]) -> int:
     """Tokens that the policy sampled in these groups."""
     return sum(t.n_tokens for group in groups for t in group.trajectories)
+
+
+def env_steps(groups: Sequence[Group]) -> int:
+    """Steps that the env took in these groups; what a branch inherits was stepped once."""
+    episodes = [t for group in groups for t in group.trajectories]
+    return sum(len(t.turns) - (t.parent.turn if t.parent else 0) for t in episodes)
 
 
 def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:

@@ -28,7 +28,7 @@ from agentrl.train.checkpoint import Checkpoints, verify, write_whole
 STATE_FILE = "state.json"
 TRAINER = "trainer"
 """Folder of a checkpoint with the backend's own files."""
-MAY_CHANGE = ("run.steps", "run.folder", "track", "checkpoint", "eval", "parallel")
+MAY_CHANGE = ("run.steps", "run.env_steps", "run.folder", "track", "checkpoint", "eval", "parallel")
 """Keys that a resumed run may change; any other would make it another run."""
 
 Resume = Literal["never", "auto"] | Path
@@ -50,6 +50,7 @@ class Progress:
     seconds: float = 0.0
     """Wall-clock time of the run so far."""
     cpu_seconds: float = 0.0
+    env_steps: int = 0
     parts: Mapping[str, Json] = field(default_factory=dict)
     """Config key -> state of the part (`core.protocols.Stateful`)."""
 

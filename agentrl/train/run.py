@@ -7,7 +7,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -57,6 +57,8 @@ class Run:
     """The checkpoint that the run goes on from."""
     first_step: int = 0
     """Training steps that were done before."""
+    done: int = 0
+    """Training steps that are done."""
     reference: torch.nn.Module | None = None
     trained: torch.nn.Module | None = None
     """The module as the backend wrapped it."""
@@ -70,6 +72,8 @@ class Run:
     """`time.perf_counter()` when the run was opened, less the time it ran before."""
     cpu_before: float = 0.0
     """CPU seconds of the run before it was resumed."""
+    env_steps: int = 0
+    """Env steps so far, of exploring, demonstrations and training; evaluations cost none."""
     outbox: Outbox = field(init=False)
     sharing: Sharing = field(default_factory=Sharing)
     source: Source | None = None
@@ -105,18 +109,20 @@ class Run:
             sft_steps=self.sft_steps,
             seconds=time.perf_counter() - self.began,
             cpu_seconds=self.cpu_before + time.process_time(),
+            env_steps=self.env_steps,
             parts=part_states(self.config),
         )
 
     def remember(self, progress: Progress) -> None:
         """Be again what the run was when it wrote `progress`."""
-        self.first_step = progress.step
+        self.first_step = self.done = progress.step
         self.version = progress.version
         self.probe_ids = progress.probe_ids
         self.told = set(progress.told)
         self.sft_steps = dict(progress.sft_steps)
         self.began -= progress.seconds
         self.cpu_before = progress.cpu_seconds
+        self.env_steps = progress.env_steps
         self.results = {r.name: r for r in read_evals(self.folder) if r.name != "step"}
         restore_parts(self.config, progress.parts)
 
@@ -197,6 +203,17 @@ class Run:
         if self._needs_copy and not self.config.engine.shares_module:
             self.stage.policy.module.load_state_dict(tensors)
         return tensors
+
+    @property
+    def is_over(self) -> bool:
+        """All training steps are done, or the env steps are spent."""
+        settings, most = self.config.run, self.config.run.env_steps
+        return self.done >= settings.steps or (most is not None and self.env_steps >= most)
+
+    def steps(self) -> Iterator[int]:
+        """The training steps that are left, counted from 0."""
+        while not self.is_over:
+            yield self.done
 
     def set_step(self, step: int) -> float:
         """Set the learning rate of this step, which is returned, and the state of torch's own
@@ -288,8 +305,8 @@ class Run:
 
     def evaluate_and_save(self, step: int) -> None:
         """After step `step` (1-based): dev evaluation and checkpoint where they are due."""
-        settings, total = self.config.eval, self.config.run.steps
-        is_last = step == total
+        self.done = step
+        settings, is_last = self.config.eval, self.is_over
         dev: float | None = None
         if settings.every and (step % settings.every == 0 or is_last):
             result, _ = self.loop.run(
@@ -334,7 +351,7 @@ class Run:
         try:
             self.checkpoints.save(step, write, dev_success=dev_success)
         except CheckpointError as error:
-            if step == self.config.run.steps:
+            if self.is_over:
                 raise
             self.say(str(error))
 
@@ -343,7 +360,7 @@ class Run:
     def finish(self) -> None:
         """Evaluate the best checkpoint on the final tasks, write summary and report."""
         self.close()
-        if not self.config.run.steps:
+        if not self.done:
             if self.checkpoints.newest() is None:  # a warm start keeps its own
                 self._save(0)
         else:
@@ -380,12 +397,12 @@ class Run:
                 split=settings.final_split,
                 tasks=settings.final_tasks,
                 samples=settings.samples,
-                step=self.config.run.steps if name == "final" else 0,
+                step=self.done if name == "final" else 0,
             )
         )
         result = replace(result, step=step)
         self.results[name] = result
-        self._keep_eval(result, self.config.run.steps if name == "final" else step, name)
+        self._keep_eval(result, self.done if name == "final" else step, name)
         self.write_episodes(f"eval-{name}", "eval", name, result.step, groups[:20])
         self.say(
             f"{name}: success {result.success:.3f} ({result.low:.3f}-{result.high:.3f}) on "
@@ -404,7 +421,8 @@ class Run:
             "cpu_seconds": round(self.cpu_before + time.process_time(), 1),
             "seed": self.config.run.seed,
             "parameters": self.stage.policy.parameter_count(),
-            "steps": self.config.run.steps,
+            "steps": self.done,
+            "env_steps": self.env_steps,
         }
         for name, steps in self.sft_steps.items():
             entry[f"{name}_steps"] = steps

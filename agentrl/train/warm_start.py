@@ -64,11 +64,13 @@ def chosen_tasks(run: Run, purpose: str, split: Split, count: int) -> list[Task]
 
 def played(run: Run, tasks: Sequence[Task], agent: Agent, label: str) -> list[Group]:
     """One episode of each task, on every rank."""
-    return run.loop.run(
+    groups = run.loop.run(
         run.stage.worker.collect(
             tasks, agent=agent, group_size=1, label=f"demos/{label}", share=Solo()
         )
     )
+    run.env_steps += sum(len(group.trajectories[0].turns) for group in groups)
+    return groups
 
 
 def rows_of(run: Run, name: str, groups: Sequence[Group]) -> list[Row]:
@@ -124,6 +126,7 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
             say=run.say,
         )
     )
+    run.env_steps += sum(one.steps for one in found)
     ways = [(one.task, one.actions) for one in found if one.actions is not None]
     again = [played(run, [task], run.stage.follow(way), "explore")[0] for task, way in ways]
     solved = [group for group in again if group.trajectories[0].success]

@@ -45,6 +45,20 @@ def test_what_was_found_is_learned_without_an_expert(tmp_path: Path) -> None:
     assert sorted(one.n_turns for one in demos) == sorted(told["lengths"])
 
 
+def test_a_run_ends_when_its_env_steps_are_spent(tmp_path: Path) -> None:
+    explore = ("explore=go_explore", "explore.tasks=8", "explore.budget=400", "explore.steps=3")
+    more = ("run.steps=90", "run.env_steps=1500", "eval.every=0", "eval.final_tasks=2")
+    folder = train(tiny(tmp_path, *ECHO, *explore, *LEARN, *more))
+    told = json.loads((folder / "explore.json").read_text())
+    counts = [line["run/env_steps"] for line in read_lines(folder / "metrics.jsonl")]
+    assert told["env_steps"] < counts[0] < 1500 <= counts[-1]
+    assert sum(count >= 1500 for count in counts) == 1
+    [summary] = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == len(counts) < 90
+    assert summary["env_steps"] == counts[-1]
+    assert "final" in [line["name"] for line in read_lines(folder / "evals.jsonl")]
+
+
 def test_a_random_player_shows_the_form_of_actions(tmp_path: Path) -> None:
     folder = train(tiny(tmp_path, *ECHO, *LEARN, "sft.source=random", "sft.demos=3"))
     demos = shown(folder)

@@ -199,8 +199,8 @@ class Sft:
 class Optim:
     """How the weights are updated (AdamW)."""
 
-    lr: Annotated[float, Gt(0)] = 1e-5
-    """Peak learning rate (above 0)."""
+    lr: Annotated[float, Ge(0)] = 1e-5
+    """Peak learning rate (0 or more; with 0 a run only plays, and may record)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the learning rate does after the warm-up, until the last step."""
     warmup: Annotated[int, Ge(0)] = 0
@@ -321,10 +321,10 @@ class Config:
         default_factory=DefaultPart("advantage", "grpo")
     )
     """How rewards become credit."""
-    loss: Annotated[protocols.Loss, Slot("loss")] = field(
+    loss: Annotated[protocols.Loss | protocols.GroupLoss, Slot("loss")] = field(
         default_factory=DefaultPart("loss", "ppo_clip")
     )
-    """The surrogate loss of each token."""
+    """The surrogate loss of each token, or a loss that compares the trajectories of a group."""
     aggregate: Annotated[protocols.Aggregate, Slot("aggregate")] = field(
         default_factory=DefaultPart("aggregate", "token_mean")
     )
@@ -382,6 +382,11 @@ class Config:
         if self.sft.source == "auto":
             return "expert" if self.explore is None else "explore"
         return self.sft.source
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether logprobs under the weights that training starts from are wanted."""
+        return self.kl is not None or isinstance(self.loss, protocols.GroupLoss)
 
     @property
     def run_folder(self) -> Path:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from agentrl.core.tensors import Counts, LossOut, Scores
+    from agentrl.core.tensors import Counts, LossOut, Scores, Siblings
     from agentrl.core.types import Row
     from agentrl.track.trajectories import EpisodeRecord
 
@@ -374,6 +374,20 @@ class Loss(Protocol):
         *,
         trajectory_B: torch.Tensor,
     ) -> LossOut: ...
+
+
+@runtime_checkable
+class GroupLoss(Protocol):
+    """A loss in the slot `loss` that compares whole trajectories of a group.
+
+    The loop keeps groups whole in updates and micro-batches, and computes reference logprobs.
+    `[N]` losses come back, one for each trajectory; `aggregate=seq_mean_token_mean` averages them.
+    """
+
+    whole_groups: ClassVar[bool]
+    """True."""
+
+    def __call__(self, siblings: Siblings) -> tuple[torch.Tensor, Mapping[str, Sum]]: ...
 
 
 class Aggregate(Protocol):

@@ -38,6 +38,22 @@ class LossOut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Siblings:
+    """Whole trajectories (`N`) of a batch that holds their whole groups, for a loss that compares
+    them. Only those with a trained token are there."""
+
+    margins_N: torch.Tensor
+    """Sum of `logp - ref_logp` over the trained tokens, in all rows, with gradient (nats)."""
+    rewards_N: torch.Tensor
+    """The mean advantage of these tokens, detached: the trajectory's own where the estimator gives
+    one. Only differences between siblings count, so a baseline does nothing."""
+    lengths_N: torch.Tensor
+    """How many tokens these are."""
+    group_N: torch.Tensor
+    """Equal numbers: siblings."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """What losses are divided by. All but `local_tokens` count the whole step over all ranks."""
 

@@ -17,7 +17,7 @@ from random import Random
 
 from agentrl.algo.spread import spread
 from agentrl.core.config import Config
-from agentrl.core.protocols import Informed
+from agentrl.core.protocols import GroupLoss, Informed
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Sum, Task, Trajectory, merge_metrics
 from agentrl.rollout.background import BackgroundLoop, Loop
@@ -119,7 +119,7 @@ def event_loop(config: Config) -> AbstractContextManager[Loop]:
 def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
     """Logprobs under the weights before the update (unless there is one update and nobody asks for
     entropies: then the live forward serves, detached) or the sampler's own, as `optim.old` says,
-    and under the reference if there is a KL."""
+    and under the reference if there is a KL, or a loss that compares siblings."""
     config, budget = run.config, run.config.optim.tokens_per_microbatch
     # Sharded weights are gathered in every forward pass, so all ranks must make as many.
     meeting = None if config.parallel.shares_module else config.parallel
@@ -132,7 +132,7 @@ def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
         ready = with_old(ready, config.scorer, run.module, budget, meeting)
     if config.optim.old == "sampler":
         ready = [replace(row, old_logprobs=row.row.sampler_logprobs) for row in ready]
-    if config.kl is not None:
+    if config.needs_reference:
         adapter_off = getattr(run.stage.policy.module, "disable_adapter", None)
         if run.reference is not None:
             ready = with_reference(ready, config.scorer, run.reference, budget)
@@ -147,7 +147,8 @@ def minibatches(
     items: Sequence[TrainRow], groups: Sequence[Group], config: Config, step: int
 ) -> list[list[TrainRow]]:
     """The step's updates: each epoch cuts the ring of groups, from a random one on, in shares of as
-    many trajectories; a group is parted only where a cut goes through it.
+    many trajectories; a group is parted only where a cut goes through it, and not at all where the
+    loss compares siblings.
 
     Siblings stay together, since a scorer may compute what they share once. Neighbours in the ring
     belong to different ranks (and the tasks come in random order), so that each has its part of an
@@ -168,10 +169,11 @@ def minibatches(
                 rng.shuffle(siblings)
             first = rng.randrange(max(len(ring), 1))
             ring = ring[first:] + ring[:first]
-        keys = [key for siblings in ring for key in siblings]
-        cuts = [share * len(keys) // shares for share in range(shares + 1)]
+        # What is dealt out: trajectories one by one, or all of a group together.
+        units = ring if isinstance(config.loss, GroupLoss) else [[k] for keys in ring for k in keys]
+        cuts = [share * len(units) // shares for share in range(shares + 1)]
         for begin, end in pairwise(cuts):
-            chosen = keys[begin:end]
+            chosen = [key for unit in units[begin:end] for key in unit]
             parts.append([item for key in chosen for item in by_trajectory.get(key, ())])
     return parts
 

@@ -11,8 +11,8 @@ import torch
 
 from agentrl.algo.drift import drift_metrics, weight_metrics
 from agentrl.core.errors import TrainingError
-from agentrl.core.protocols import Aggregate, Entropy, Kl, Loss, Mismatch
-from agentrl.core.tensors import Batch, Scores
+from agentrl.core.protocols import Aggregate, Entropy, GroupLoss, Kl, Loss, Mismatch
+from agentrl.core.tensors import Batch, LossOut, Scores, Siblings
 from agentrl.core.types import Sum
 
 
@@ -21,7 +21,7 @@ class Objective:
     """What is minimised: the surrogate and the KL term, weighed by the aggregator, less
     `entropy.coef` times the mean entropy of the step's tokens."""
 
-    loss: Loss
+    loss: Loss | GroupLoss
     aggregate: Aggregate
     kl: Kl | None = None
     mismatch: Mismatch | None = None
@@ -35,7 +35,12 @@ class Objective:
     @property
     def touches_idle_rows(self) -> bool:
         """Whether rows without any advantage have a gradient all the same."""
-        return self._has_kl or self.entropy_grad
+        return self._has_kl or self.entropy_grad or self.whole_groups
+
+    @property
+    def whole_groups(self) -> bool:
+        """Whether a batch must hold all trained siblings of a trajectory."""
+        return isinstance(self.loss, GroupLoss)
 
     @property
     def _has_kl(self) -> bool:
@@ -45,11 +50,15 @@ class Objective:
         """The batch's share of the step's loss (a scalar with gradient), and metrics.
 
         Raises:
-            TrainingError: a KL in the loss, and the batch has no reference logprobs.
+            TrainingError: a KL in the loss, or a loss that compares siblings, and the batch has no
+                reference logprobs.
         """
         mask, logp, ref = batch.mask_BT, scores.logp_BT, batch.ref_logprobs_BT
         old = logp.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
-        out = self.loss(logp, old, batch.advantages_BT, mask, trajectory_B=batch.trajectory_B)
+        if isinstance(self.loss, GroupLoss):
+            out = compared(self.loss, batch, logp)
+        else:
+            out = self.loss(logp, old, batch.advantages_BT, mask, trajectory_B=batch.trajectory_B)
         per_token, metrics = out.loss_BT, dict(out.metrics)
         count = float(mask.sum())
         if self.mismatch is not None:
@@ -80,3 +89,34 @@ class Objective:
         metrics |= drift_metrics(logp.detach(), old, batch.sampler_logprobs_BT, ref, mask)
         metrics["loss/policy"] = Sum(float(loss.detach()))
         return loss, metrics
+
+
+def compared(loss: GroupLoss, batch: Batch, logp_BT: torch.Tensor) -> LossOut:
+    """The loss of each trajectory on each of its tokens, so that `seq_mean_token_mean` averages
+    over trajectories.
+
+    Raises:
+        TrainingError: the batch has no reference logprobs.
+    """
+    if batch.ref_logprobs_BT is None:
+        raise TrainingError("loss: it compares siblings, and the batch has no reference logprobs")
+    mask = batch.mask_BT
+    _, number_B = batch.trajectory_B.unique(return_inverse=True)
+
+    def total(values_BT: torch.Tensor) -> torch.Tensor:
+        sums_B = torch.where(mask, values_BT, torch.zeros_like(values_BT)).sum(-1)
+        return sums_B.new_zeros(len(mask)).index_add(0, number_B, sums_B)
+
+    lengths_N = total(mask.double())
+    group_N = batch.group_B.new_zeros(len(mask)).index_copy(0, number_B, batch.group_B)
+    is_there = lengths_N > 0
+    siblings = Siblings(
+        margins_N=total(logp_BT - batch.ref_logprobs_BT)[is_there],
+        # in float64, where the mean of equal numbers is that number: siblings may be tied
+        rewards_N=(total(batch.advantages_BT.double()) / lengths_N.clamp(min=1.0))[is_there],
+        lengths_N=lengths_N[is_there],
+        group_N=group_N[is_there],
+    )
+    losses_N, metrics = loss(siblings)
+    spread_N = losses_N.new_zeros(len(mask)).masked_scatter(is_there, losses_N)
+    return LossOut(loss_BT=spread_N[number_B][:, None].expand_as(logp_BT), metrics=metrics)

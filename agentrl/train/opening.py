@@ -17,10 +17,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TextIO, TypeVar, cast
 
+from agentrl.algo.aggregate import SequenceMeanTokenMean
 from agentrl.core.config import Config
 from agentrl.core.errors import AgentRLError, ConfigError, TrackError
 from agentrl.core.loading import to_yaml
-from agentrl.core.protocols import Share, Sink, abilities
+from agentrl.core.protocols import GroupLoss, Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
 from agentrl.rollout.background import Loop
 from agentrl.train.checkpoint import Checkpoints, step_of, write_whole
@@ -232,7 +233,7 @@ def check_alike(config: Config) -> None:
 def check_needs(config: Config) -> None:
     """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
     available = {"entropies"}
-    if config.kl is not None:
+    if config.needs_reference:
         available.add("ref_logprobs")
     if "state_key" in abilities(config.env):
         available.add("state_keys")
@@ -242,6 +243,7 @@ def check_needs(config: Config) -> None:
             f"advantage: {type(config.advantage).__name__} needs {', '.join(unmet)}, which this "
             "run does not compute; choose another (agentrl list advantage)"
         )
+    check_comparing(config)
     if config.sft_source == "expert" and "expert_action" not in abilities(config.env):
         raise ConfigError(
             f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
@@ -259,6 +261,28 @@ def check_needs(config: Config) -> None:
     if config.eval.every and config.run.steps:
         enough_tasks(config.env, config.eval.split, config.eval.tasks)
     enough_tasks(config.env, config.eval.final_split, config.eval.final_tasks)
+
+
+def check_comparing(config: Config) -> None:
+    """Refuse what a loss that compares siblings cannot do with.
+
+    Raises:
+        ConfigError: groups would be parted, or a trajectory would count by its length.
+    """
+    if not isinstance(config.loss, GroupLoss):
+        return
+    name = type(config.loss).__name__
+    groups, updates = config.rollout.tasks_per_step, config.optim.updates_per_batch
+    if updates > groups:
+        raise ConfigError(
+            f"optim.updates_per_batch: {name} compares whole groups, so it must be at most the "
+            f"{groups} groups of a step, rollout.tasks_per_step (got {updates})"
+        )
+    if not isinstance(config.aggregate, SequenceMeanTokenMean):
+        raise ConfigError(
+            f"aggregate: {name} has one number for a trajectory, whatever its length: set "
+            f"aggregate=seq_mean_token_mean (got {type(config.aggregate).__name__})"
+        )
 
 
 def make_folder(folder: Path) -> Path:

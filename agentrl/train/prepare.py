@@ -96,12 +96,18 @@ def usable(
     return chosen, metrics
 
 
-def micro_batches(rows: Sequence[TrainRow], budget: int, scorer: Scorer) -> list[list[TrainRow]]:
-    """Lists of whole trajectories, cut as suits the scorer and its memory.
+def micro_batches(
+    rows: Sequence[TrainRow], budget: int, scorer: Scorer, *, whole_groups: bool = False
+) -> list[list[TrainRow]]:
+    """Lists of whole trajectories, or of whole groups, cut as suits the scorer and its memory.
 
-    The summed loss does not depend on the cut.
+    The summed loss does not depend on the cut. A group that is asked for whole and exceeds the
+    budget stands alone.
     """
-    return [[rows[i] for i in part] for part in scorer.split([r.row for r in rows], budget)]
+    units = [r.row for r in rows]
+    if whole_groups:  # to the scorer, a group is one trajectory of many rows
+        units = [replace(unit, trajectory=0) for unit in units]
+    return [[rows[i] for i in part] for part in scorer.split(units, budget)]
 
 
 def as_many(batches: list[list[TrainRow]], parallel: Parallel) -> list[list[TrainRow]]:

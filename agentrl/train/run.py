@@ -143,7 +143,7 @@ class Run:
         resumed run, as the checkpoint holds them."""
         config, policy = self.config, self.stage.policy
         # Without its adapter, a policy that was warmed up is not what it was when RL began.
-        if config.kl is not None and (config.lora is None or config.sft is not None):
+        if config.needs_reference and (config.lora is None or config.sft is not None):
             self.reference = copy.deepcopy(policy.module).requires_grad_(False)
             self._keep_reference(self.reference)
         module = policy.module

@@ -47,14 +47,15 @@ def update(
     local = [float(sum(lengths.values())), float(sum(n > 0 for n in lengths.values()))]
     n_tokens, n_trajectories = (int(total) for total in parallel.total(local))
     live = [r for r in rows if r.n_trained and (objective.touches_idle_rows or not r.is_idle)]
-    batches = as_many(micro_batches(live, budget, scorer), parallel)
+    parts = micro_batches(live, budget, scorer, whole_groups=objective.whole_groups)
+    batches = as_many(parts, parallel)
     if not batches:
         return {"loss/idle_steps": Sum(1.0)}
     (n_batches,) = parallel.total([float(sum(part != [FILLER] for part in batches))])
     lengths[FILLER.key] = 1  # something to divide by
     device = next(module.parameters()).device
     module.train()
-    parts, broken = [], ""
+    found, broken = [], ""
     try:
         for i, part in enumerate(batches):
             is_last = i == len(batches) - 1
@@ -77,13 +78,13 @@ def update(
                     agree(parallel, broken)
                 parallel.backward(loss)
             if part != [FILLER]:
-                parts.append({**metrics, **scores.metrics})
+                found.append({**metrics, **scores.metrics})
         norm = parallel.step(grad_clip)
     finally:
         for weight in module.parameters():
             weight.grad = None
         module.eval()
-    merged = merge_metrics(parallel.exchange(merge_metrics(parts)))
+    merged = merge_metrics(parallel.exchange(merge_metrics(found)))
     policy = Sum(merged["loss/policy"].total)
     return {**merged, "loss/policy": policy, "loss/grad_norm": Sum(norm)}
 

@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from agentrl.algo.aggregate import TokenMean
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.algo.spread import TokenAdvantages, spread
-from agentrl.core.protocols import Advantage, Aggregate, Entropy, Filter, Kl, Loss, Mismatch
+from agentrl.core.protocols import (
+    Advantage,
+    Aggregate,
+    Entropy,
+    Filter,
+    GroupLoss,
+    Kl,
+    Loss,
+    Mismatch,
+)
 from agentrl.core.registry import find, names
 from agentrl.core.tensors import Batch, Scores
 from agentrl.core.types import AdvantageOut, Group, Row, Scored, Sum
@@ -146,11 +155,13 @@ def test_what_lies_off_the_mask_is_never_looked_at(
 def in_pieces(
     of: Objective, step: Batch, live: Scores, seed: int
 ) -> list[tuple[torch.Tensor, Outcome]]:
-    """The step cut between trajectories into at most three micro-batches: rows and outcomes."""
+    """The step cut into at most three micro-batches, between trajectories, or between groups if the
+    loss compares siblings: rows and outcomes."""
     rng = Random(seed)
-    share_of = [rng.randrange(3) for _ in range(int(step.trajectory_B.max()) + 1)]
+    unit_B = step.group_B if of.whole_groups else step.trajectory_B
+    share_of = [rng.randrange(3) for _ in range(int(unit_B.max()) + 1)]
     cut = [
-        torch.tensor([b for b, t in enumerate(step.trajectory_B.tolist()) if share_of[t] == share])
+        torch.tensor([b for b, t in enumerate(unit_B.tolist()) if share_of[t] == share])
         for share in range(3)
         if share in share_of
     ]
@@ -184,7 +195,24 @@ def test_what_says_that_it_depends_on_the_cut_does(slot: str, name: str) -> None
     assert max(map(abs, gaps)) > 1e-3
 
 
-@pytest.mark.parametrize("name", names("loss"))
+COMPARING = [name for name in names("loss") if isinstance(find("loss", name)(), GroupLoss)]
+
+
+@pytest.mark.parametrize("name", COMPARING)
+@few
+@given(seeds)
+def test_a_loss_that_compares_siblings_does_not_know_what_they_have_in_common(
+    name: str, seed: int
+) -> None:
+    step, live = ragged.batch(Random(seed))
+    more_B = 3.0 * (1.0 + step.group_B)
+    shifted = replace(step, advantages_BT=step.advantages_BT + more_B[:, None] * step.mask_BT)
+    plain, got = (outcome(objective(loss=name), one, live) for one in (step, shifted))
+    close(got.loss, plain.loss)
+    close(got.logp_grad, plain.logp_grad)
+
+
+@pytest.mark.parametrize("name", [name for name in names("loss") if name not in COMPARING])
 @few
 @given(seeds)
 def test_on_policy_every_loss_has_the_gradient_of_reinforce(name: str, seed: int) -> None:

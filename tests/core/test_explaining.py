@@ -15,8 +15,8 @@ from agentrl.core.shapes import default_of, hints_of, shape_of, summary_of
 
 def test_a_leaf_says_type_range_default_and_meaning() -> None:
     assert explain(Config, "optim.lr").lines() == [
-        "optim.lr: float (above 0) (default: 1e-05)",
-        "  Peak learning rate (above 0).",
+        "optim.lr: float (at least 0) (default: 1e-05)",
+        "  Peak learning rate (0 or more; with 0 a run only plays, and may record).",
     ]
 
 

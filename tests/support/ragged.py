@@ -91,7 +91,7 @@ def scored(rng: Random, groups: list[Group]) -> Scored:
 
 
 def batch(rng: Random, *, extreme: bool = False) -> tuple[Batch, Scores]:
-    """A whole step of one to four trajectories of one to three rows, in float64.
+    """A whole step of one to four trajectories of one to three rows, two to a group, in float64.
 
     Some rows have nothing to train. Log-ratios stay within 0.3, or within 60 if `extreme`.
     """
@@ -122,7 +122,7 @@ def batch(rng: Random, *, extreme: bool = False) -> tuple[Batch, Scores]:
         turn_BT=torch.where(mask_BT, 0, -1),
         temperature_B=torch.ones(len(rows)),
         trajectory_B=trajectory_B,
-        group_B=torch.zeros(len(rows), dtype=torch.long),
+        group_B=trajectory_B // 2,
         lengths_B=lengths_B,
         n_tokens=int(mask_BT.sum()),
         n_trajectories=len({t for t, n in zip(rows, own_B.tolist(), strict=True) if n}),

@@ -25,10 +25,13 @@ def cut(
     step: int = 0,
     rank: int = 0,
     world: int = 1,
+    loss: str = "ppo_clip",
 ) -> list[list[Key]]:
     """The keys of the rows of each update of one rank, which has every `world`-th group."""
     optim = {"updates_per_batch": shares, "epochs": epochs}
-    config: Config = load(Config, {"run": {"seed": 1}, "env": "countdown", "optim": optim})
+    config: Config = load(
+        Config, {"run": {"seed": 1}, "env": "countdown", "optim": optim, "loss": loss}
+    )
     items = [
         replace(FILLER, row=replace(FILLER.row, group=g, trajectory=i))
         for g, group in enumerate(groups)
@@ -51,6 +54,16 @@ def test_each_epoch_trains_each_scored_trajectory_once_in_updates_of_equal_size(
     assert {len(part) for part in parts} == {6, 7}
     for epoch in range(3):
         assert sorted(chain(*parts[4 * epoch : 4 * epoch + 4])) == scored
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 5])
+def test_a_loss_that_compares_siblings_parts_no_group(shares: int) -> None:
+    groups = [rewarded([0.0] * size) for size in (5, 3, 8, 2, 7)]
+    for step in range(10):
+        parts = cut(groups, shares=shares, step=step, loss="dpo")
+        homes = [{g for g, _ in part} for part in parts]
+        assert sum(map(len, homes)) == len(groups)
+        assert all(homes)
 
 
 @pytest.mark.parametrize("shares", [2, 3, 4, 8])

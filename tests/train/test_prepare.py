@@ -57,6 +57,19 @@ def test_micro_batches_hold_every_row_once_and_whole_trajectories(
         assert padded_size <= budget or len(home) == 1
 
 
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 120))
+def test_micro_batches_of_whole_groups_part_none(sizes: list[int], budget: int) -> None:
+    rows = [
+        replace(row, row=replace(row.row, group=g))
+        for g, size in enumerate(sizes)
+        for row in trajectories([[4, 3]] * size)
+    ]
+    batches = micro_batches(rows, budget, Padded(), whole_groups=True)
+    homes = [{r.row.group for r in batch} for batch in batches]
+    assert sum(map(len, homes)) == len(sizes)
+    assert sorted(id(r) for b in batches for r in b) == sorted(map(id, rows))
+
+
 def test_short_trajectories_are_not_padded_to_long_ones() -> None:
     batches = micro_batches(trajectories([[30], [2], [2], [30], [2]]), 60, Padded())
     assert [[len(r.row.ids) for r in b] for b in batches] == [[2, 2, 2], [30, 30]]

@@ -53,6 +53,7 @@ LEAVES = {
     "agentrl/algo/mismatch": 250,
     "agentrl/algo/filters": 250,
     "agentrl/algo/curricula": 250,
+    "agentrl/explore/bonuses": 250,
     "agentrl/explore/selectors": 250,
     "agentrl/rollout/strategies": 250,
     "agentrl/text/actions": 250,

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from agentrl.core import protocols, registry
+from agentrl.core.channel import Channel
 from agentrl.core.errors import ConfigError
 from agentrl.core.loading import load
 from agentrl.core.presets import with_preset
@@ -343,6 +344,10 @@ class Config:
     """Which train tasks come next."""
     explore: Annotated[protocols.Explorer | None, Slot("explore")] = None
     """What finds out, before training, how tasks can be solved; the warm start learns from it."""
+    bonus: Annotated[protocols.Bonus | None, Slot("bonus", many="several")] = None
+    """What is paid for the sake of exploring, beside the reward; a list adds up by `weight`."""
+    channel: Channel = field(default_factory=Channel)
+    """How `bonus` becomes credit."""
     sft: Sft | None = None
     """A supervised warm start on the expert's episodes; `none` starts from the model as it is."""
     optim: Optim = field(default_factory=Optim)

@@ -8,19 +8,20 @@ write.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from agentrl.core.backends import Parallel as Parallel
 from agentrl.core.backends import Share as Share
-from agentrl.core.graph import Cell
+from agentrl.core.exploring import Bonus as Bonus
+from agentrl.core.exploring import CellSelector as CellSelector
+from agentrl.core.exploring import Explorer as Explorer
+from agentrl.core.exploring import StartSampler as StartSampler
 from agentrl.core.types import (
     Action,
     AdvantageOut,
     Fork,
-    Found,
     Group,
     Image,
     Json,
@@ -255,12 +256,6 @@ class Strategy(Protocol):
     async def collect(self, tasks: Sequence[Task], play: Play) -> list[Group]: ...
 
 
-class StartSampler(Protocol):
-    """Where episodes begin: at a reset, or in an archived cell."""
-
-    def sample(self, task: Task, rng: Random) -> Start: ...
-
-
 class Reward(Protocol):
     """Scores a finished trajectory; None means "cannot tell" (masked and counted).
 
@@ -314,39 +309,6 @@ class Curriculum(Protocol):
 
     def next(self, tasks: Sequence[Task], count: int, step: int, seed: int) -> list[Task]:
         """`count` tasks for this step; the same arguments give the same tasks."""
-        ...
-
-
-class CellSelector(Protocol):
-    """Which cell of an archive is returned to."""
-
-    def choose(self, cells: Sequence[Cell], rng: Random) -> Cell | None:
-        """One of the cells; None if nothing can follow any of them."""
-        ...
-
-
-class Explorer(Protocol):
-    """Finds out, before training, what can be reached on tasks of the train split."""
-
-    @property
-    def tasks(self) -> int:
-        """How many tasks it explores."""
-        ...
-
-    def check(self, env: Env) -> None:
-        """Refuse an env that cannot be explored. Raises `ConfigError`."""
-
-    async def find(
-        self,
-        tasks: Sequence[Task],
-        env: Env,
-        runner: Runner,
-        folder: Path,
-        *,
-        seed: int,
-        say: Callable[[str], None],
-    ) -> list[Found]:
-        """What was found on each task. An archive is kept in `folder`."""
         ...
 
 

@@ -37,6 +37,7 @@ FOLDERS: dict[str, str] = {
     "curriculum": "agentrl.algo.curricula",
     "explore": "agentrl.explore",
     "selector": "agentrl.explore.selectors",
+    "bonus": "agentrl.explore.bonuses",
     "scorer": "agentrl.train.trie",
     "parallel": "agentrl.train.parallel",
     "track": "agentrl.track",

@@ -179,6 +179,8 @@ class Turn:
     `prompt_ids[L]`, `action_ids[A]` and `sampler_logprobs[A]` are stored as they came;
     `versions` are runs of (weight version, count) that sum to A; `row` counts the trajectory's
     rows; `reward` is the env's, `score` a reward's own for this turn; `images` are content hashes.
+    `state_key` names the state that was acted in, `led_to` the one that came of it and `heard` what
+    the env then said (both kept where a bonus asks for them).
     `forced` are tokens inside the reply that the model saw but did not sample (the end of its
     thinking, when that was cut short): they are no action ids, and are masked.
     """
@@ -191,6 +193,8 @@ class Turn:
     reward: float = 0.0
     score: float | None = None
     state_key: str | None = None
+    led_to: str | None = None
+    heard: str | None = None
     images: tuple[str, ...] = ()
     action: Action | None = None
     invalid: bool = False
@@ -240,7 +244,8 @@ class Trajectory:
     """One episode: its turns in order, how it stopped, and what it was worth.
 
     A branch has a `parent`: its first `parent.turn` turns are the parent's own.
-    `pixels` keeps every picture once, by content hash. `seconds` is wall-clock time.
+    `pixels` keeps every picture once, by content hash. `seconds` is wall-clock time. `opening` is
+    what the env said before the first turn, where a bonus asks for it.
     """
 
     task: Task
@@ -255,6 +260,7 @@ class Trajectory:
     env_seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     pixels: Mapping[str, Image] = field(default_factory=dict)
+    opening: str | None = None
 
     def __post_init__(self) -> None:
         if self.parent is not None and self.parent.turn > len(self.turns):
@@ -289,6 +295,9 @@ class Group:
     start: Start = Start()
     is_remote: bool = False
     """It was sampled by another process, where its prompts and pictures stayed."""
+    bonus: tuple[tuple[float, ...], ...] | None = None
+    """Advantages of the second channel, `[trajectory][turn]`, before their coefficient; None where
+    it is off."""
 
     @property
     def scored(self) -> tuple[int, ...]:
@@ -299,6 +308,11 @@ class Group:
     def values(self) -> tuple[float, ...]:
         """The scores of those trajectories."""
         return tuple(t.score.value for t in self.trajectories if t.is_scored and t.score)
+
+    @property
+    def is_dead(self) -> bool:
+        """It teaches nothing: its scores are equal, and the second channel is off or silent."""
+        return len(set(self.values)) <= 1 and not any(any(turns) for turns in self.bonus or ())
 
     def owner(self, trajectory: int, turn: int) -> tuple[int, int]:
         """The (trajectory, turn) that sampled this turn: itself, or the ancestor it came from."""

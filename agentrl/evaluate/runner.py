@@ -141,6 +141,7 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         env_timeout_s=config.rollout.env_timeout_s,
         on_invalid=config.rollout.on_invalid,
         state_keys="state_keys" in config.advantage.needs,
+        kept=config.bonus.needs if config.bonus and config.channel.coef else frozenset(),
         thinking=config.thinking,
     )
     worker = Worker(

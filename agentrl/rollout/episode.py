@@ -66,6 +66,8 @@ class Rules:
     env_timeout_s: float | None = None
     on_invalid: Literal["tell", "pass", "end"] = "tell"
     state_keys: bool = False
+    kept: frozenset[str] = frozenset()
+    """What is recorded of where turns led: "state_keys", "texts"."""
     thinking: Thinking | None = None
     """How replies reason before they act; the action is looked for behind that."""
 
@@ -109,6 +111,9 @@ class Episode:
     """What the chat template lists; empty where the system message does."""
     schemas: tuple[Mapping[str, Json], ...] = ()
     """The env's tools for this task."""
+    opening: str | None = None
+    key: str | None = None
+    """The state that the last turn led to, where that is kept."""
     said: list[Message] = field(default_factory=list)
     """The replies, by turn."""
     turns: list[Turn] = field(default_factory=list)
@@ -154,6 +159,7 @@ class Episode:
             env_seconds=self.env_seconds,
             metrics=self.metrics,
             pixels=self.pixels,
+            opening=self.opening,
         )
 
     def _parent(self) -> Fork | None:
@@ -177,6 +183,7 @@ class Episode:
         if system:
             self.system = (Message(role="system", text=system),)
         self.messages.extend(self.system)
+        self.opening = self._told(observation)
         self._hear(observation)
         if self.fork is not None:
             parent, fork = self.fork
@@ -221,6 +228,7 @@ class Episode:
         if float(step.reward) != turn.reward or step.terminated or step.truncated:
             raise self._diverged(len(self.turns))
         self.turns.append(turn)
+        self.key = turn.led_to
         self._note(step)
         self._hear(as_observation(step.observation), parsed)
 
@@ -320,6 +328,8 @@ class Episode:
         else:
             step = Step(observation=self.table.actions.hint())
         is_invalid = is_invalid or bool(step.info.get("invalid_action", False))
+        if "state_keys" in self.table.rules.kept:
+            self.key = await self._state_key(anew=True)
         self.turns.append(
             Turn(
                 prompt_ids=seen.prompt_ids,
@@ -329,6 +339,8 @@ class Episode:
                 row=seen.row,
                 reward=float(step.reward),
                 state_key=seen.state_key,
+                led_to=self.key,
+                heard=self._told(as_observation(step.observation)),
                 images=tuple(image.hash for image in seen.images),
                 action=action,
                 invalid=is_invalid,
@@ -387,8 +399,20 @@ class Episode:
             )
         return self.said[message.reply]
 
-    async def _state_key(self) -> str | None:
-        if not self.table.rules.state_keys or "state_key" not in abilities(self.env.template):
+    def _told(self, observation: Observation) -> str | None:
+        """The text of an observation, where that is kept."""
+        if "texts" not in self.table.rules.kept:
+            return None
+        if observation.messages is None:
+            return observation.text
+        return "\n".join(message.text for message in observation.messages)
+
+    async def _state_key(self, *, anew: bool = False) -> str | None:
+        if self.key is not None and not anew:
+            return self.key
+        rules = self.table.rules
+        is_asked = rules.state_keys or "state_keys" in rules.kept
+        if not is_asked or "state_key" not in abilities(self.env.template):
             return None
         return str(await self._call("state_key"))
 

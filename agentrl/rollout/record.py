@@ -28,7 +28,7 @@ from agentrl.core.types import (
     Turn,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
@@ -79,6 +79,7 @@ def _group(raw: Mapping[str, Any]) -> Group:
             "task": Task(**raw["task"]),
             "start": _start(raw["start"]),
             "trajectories": tuple(_trajectory(t) for t in raw["trajectories"]),
+            "bonus": raw["bonus"] and tuple(map(tuple, raw["bonus"])),
         }
     )
 

@@ -28,6 +28,7 @@ from agentrl.train.opening import open_run
 from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
 from agentrl.train.resume import Resume
 from agentrl.train.run import Run
+from agentrl.train.second_channel import with_bonuses
 from agentrl.train.update import update
 from agentrl.train.warm_start import warm_start
 
@@ -54,7 +55,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
             began = time.perf_counter()
             rate = run.set_step(step)
 
-            groups = run.collect(step)
+            groups, second = with_bonuses(run.collect(step), config, run.share_done)
             collected = time.perf_counter()
 
             kept, selection = usable(groups, config.filter)
@@ -69,6 +70,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
             )
             values = config.advantage(scored)
             credit = spread(folded, kept, values, shared=config.rollout.shared)
+            credit = second.added(credit, folded, kept, config.rollout.shared)
             items, focus = credited(rows, credit, config.entropy, config.parallel)
 
             losses = [
@@ -94,7 +96,8 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 "sync/probe_gap": Sum(gap),
                 "optim/lr": Sum(rate),
             }
-            found = {**selection, **penalty, **values.metrics, **focus, **merge_metrics(losses)}
+            found = {**selection, **second.metrics, **penalty, **values.metrics, **focus}
+            found |= merge_metrics(losses)
             if config.entropy is not None:
                 config.entropy.observe(found.get("loss/entropy", Sum(0.0, 0.0)).mean)
             if isinstance(config.curriculum, Informed):

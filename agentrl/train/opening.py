@@ -237,6 +237,13 @@ def check_needs(config: Config) -> None:
         available.add("ref_logprobs")
     if "state_key" in abilities(config.env):
         available.add("state_keys")
+    if config.bonus is not None and (
+        "state_keys" in config.bonus.needs and "state_keys" not in available
+    ):
+        raise ConfigError(
+            f"bonus: env {type(config.env).__name__} has no state_key(), by which this bonus tells "
+            "states apart; choose another (agentrl list bonus)"
+        )
     unmet = sorted(config.advantage.needs - available)
     if unmet:
         raise ConfigError(

@@ -94,7 +94,8 @@ def restore_parts(config: Config, states: Mapping[str, Json]) -> None:
 
 def _stateful(config: Config) -> dict[str, Stateful]:
     """An env is none: its `restore` is that of snapshots, and each episode begins anew."""
-    parts = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "env"}
+    others = {"env"} if config.bonus is not None else {"env", "channel"}
+    parts = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in others}
     return {key: part for key, part in parts.items() if isinstance(part, Stateful)}
 
 

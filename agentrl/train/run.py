@@ -210,6 +210,13 @@ class Run:
         settings, most = self.config.run, self.config.run.env_steps
         return self.done >= settings.steps or (most is not None and self.env_steps >= most)
 
+    @property
+    def share_done(self) -> float:
+        """The share of training that is behind (0..1), by steps or by env steps."""
+        settings = self.config.run
+        spent = self.env_steps / settings.env_steps if settings.env_steps else 0.0
+        return min(1.0, max(self.done / max(settings.steps, 1), spent))
+
     def steps(self) -> Iterator[int]:
         """The training steps that are left, counted from 0."""
         while not self.is_over:

@@ -27,6 +27,12 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "kl={name: k1, beta: 0.5, placement: reward}",
         "entropy={name: adaptive, target: 99, top: 0.5}",
     ),
+    "bonus": (
+        "bonus=[{name: counts, kind: global}, {name: counts, pool: task, weight: 0.5}]",
+        "channel={level: turn, anneal: none, adapt: false}",
+        "env.length=3",
+        "sampling.max_tokens=1",
+    ),
     "dynamic": (
         "strategy=dynamic",
         "filter=zero_std",

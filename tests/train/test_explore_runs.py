@@ -8,7 +8,7 @@ import pytest
 
 from agentrl.core.errors import ConfigError
 from agentrl.explore.archive import Archive
-from agentrl.track.jsonl import read_lines
+from agentrl.track.jsonl import read_lines, read_metrics
 from agentrl.track.trajectories import EpisodeRecord, read_episodes
 from agentrl.train.loop import train
 from support.whole_runs import timeless, tiny, training_envs
@@ -50,7 +50,7 @@ def test_a_run_ends_when_its_env_steps_are_spent(tmp_path: Path) -> None:
     more = ("run.steps=90", "run.env_steps=1500", "eval.every=0", "eval.final_tasks=2")
     folder = train(tiny(tmp_path, *ECHO, *explore, *LEARN, *more))
     told = json.loads((folder / "explore.json").read_text())
-    counts = [line["run/env_steps"] for line in read_lines(folder / "metrics.jsonl")]
+    counts = [int(str(line["run/env_steps"]).removesuffix(".0")) for line in read_metrics(folder)]
     assert told["env_steps"] < counts[0] < 1500 <= counts[-1]
     assert sum(count >= 1500 for count in counts) == 1
     [summary] = json.loads((folder / "summary.json").read_text())

@@ -17,7 +17,8 @@ from agentrl.core.types import Group
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """Keep groups whose share of successes lies within `low..high`, and whose scores are not all
-    equal (online difficulty filtering, Bae et al. 2025, arXiv 2504.03380)."""
+    equal, unless a `bonus` tells them apart (online difficulty filtering, Bae et al. 2025, arXiv
+    2504.03380)."""
 
     low: Annotated[float, Ge(0), Le(1)] = 0.1
     """Smallest share of successes among the scored episodes (0..1)."""
@@ -35,4 +36,4 @@ class Accuracy:
     def _keeps(self, group: Group) -> bool:
         wins = [bool(group.trajectories[i].success) for i in group.scored]
         within = bool(wins) and self.low <= sum(wins) / len(wins) <= self.high
-        return within and len(set(group.values)) > 1
+        return within and not group.is_dead

@@ -14,8 +14,9 @@ from agentrl.core.types import Group
 class ZeroStd:
     """Keep groups whose scores are not all equal: dynamic sampling's condition (DAPO, arXiv
     2503.14476, eq. 11). With `strategy: dynamic`, further tasks make up for those that are dropped.
+    Where a `bonus` tells siblings apart, their group is kept too.
     """
 
     def __call__(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups with at least two different scores, in order."""
-        return [group for group in groups if len(set(group.values)) > 1]
+        """The groups that teach something, in order."""
+        return [group for group in groups if not group.is_dead]

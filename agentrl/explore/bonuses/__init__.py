@@ -1,0 +1,1 @@
+"""What is paid for the sake of exploring, one file each."""

@@ -45,6 +45,14 @@ class RewardError(AgentRLError, RuntimeError):
     """A reward raised or answered with something that is not a score."""
 
 
+class ProposerError(AgentRLError, RuntimeError):
+    """Whoever was asked for a choice, a goal or a judgement gave no answer."""
+
+
+class BudgetError(ProposerError):
+    """What may be spent on a proposer is spent."""
+
+
 class DataError(AgentRLError, ValueError):
     """Trajectories, rows or scores that contradict each other."""
 

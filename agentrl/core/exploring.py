@@ -1,21 +1,26 @@
-"""The seams of exploration: what finds out, remembers, pays for what is new, and chooses starts.
+"""The seams of exploration: what finds out, remembers, pays for what is new, chooses starts, and
+whom to ask.
 
 `core/protocols.py` names them beside all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from agentrl.core.graph import Cell
-from agentrl.core.types import Found, Group, Start, Task
+from agentrl.core.graph import Cell, StateGraph
+from agentrl.core.types import Found, Group, Message, Start, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from agentrl.core.protocols import Env, Runner
+
+Namer = Callable[[str, str], str]
+"""A state's own key and what is shown in it -> the key of its cell."""
 
 
 class StartSampler(Protocol):
@@ -26,11 +31,83 @@ class StartSampler(Protocol):
         ...
 
 
-class CellSelector(Protocol):
-    """Which cell of an archive is returned to."""
+class CellKeys(Protocol):
+    """Which states are one cell."""
 
-    def choose(self, cells: Sequence[Cell], rng: Random) -> Cell | None:
+    needs_state_key: ClassVar[bool]
+    """It looks at the env's own keys; else at what is shown alone."""
+
+    def namer(self) -> Namer:
+        """For one task: it may remember what it named before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What a selector chooses from."""
+
+    task: Task
+    cells: Sequence[Cell]
+    """Those that may be returned to, in the order in which they were found."""
+    graph: StateGraph
+    here: str
+    """The cell in which the last visit ended."""
+    rng: Random
+
+
+class CellSelector(Protocol):
+    """Which cell of an archive is returned to. `choose` may be `async def`."""
+
+    def choose(self, among: Choices) -> Cell | Awaitable[Cell | None] | None:
         """One of the cells; None if nothing can follow any of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a proposer is asked: `text` in words, or what `kind` and `key` name for a table."""
+
+    kind: str
+    """`cell`, `action`, `keep`, `subgoals`: what the answer is for."""
+    task: Task
+    key: str
+    """Where it is asked: the key of a cell."""
+    text: str
+    system: str = ""
+    options: tuple[str, ...] = ()
+    """What is to be chosen from; empty where the answer is free."""
+    history: tuple[Message, ...] = ()
+    """Questions that were asked before, and their answers."""
+    shown: str = ""
+    """What the env shows at `key`."""
+
+
+Voice = Callable[[Sequence[Message], int, int], Awaitable[str]]
+"""Messages, most tokens and a seed -> what a model answers."""
+
+
+class Proposer(Protocol):
+    """Somebody who is asked for choices, goals or judgements: a table, a model, a server."""
+
+    async def start(self, folder: Path, voice: Voice | None) -> None:
+        """Make ready; `folder` is the run's, `voice` its own policy. Raises `ConfigError`."""
+        ...
+
+    async def answer(self, question: Question, seed: int) -> str:
+        """In words. Raises `ProposerError` where there is no answer."""
+        ...
+
+    async def close(self) -> None:
+        """Give back whatever is open; may be called twice."""
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """A selector that asks somebody."""
+
+    @property
+    def proposer(self) -> Proposer:
+        """Whom it asks; whoever uses the selector starts and closes it."""
         ...
 
 
@@ -54,8 +131,13 @@ class Explorer(Protocol):
         *,
         seed: int,
         say: Callable[[str], None],
+        voice: Voice | None = None,
     ) -> list[Found]:
-        """What was found on each task. An archive is kept in `folder`."""
+        """What was found on each task. An archive is kept in `folder`.
+
+        Args:
+            voice: the run's own policy, for proposers that ask it.
+        """
         ...
 
 

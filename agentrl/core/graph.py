@@ -49,6 +49,19 @@ class Cell:
     is_terminal: bool = False
     is_success: bool = False
     tried: dict[str, None] = field(default_factory=dict)
+    led: int = 0
+    """Times it was returned to and that led to a new cell."""
+    found: int = 0
+    """Env steps of the task when it was first entered."""
+    legal: int | None = None
+    """Actions that there are here; None where nobody asked."""
+    text: str = ""
+    """What the env showed here."""
+
+    @property
+    def is_frontier(self) -> bool:
+        """Whether some action may not have been tried here."""
+        return not self.is_terminal and (self.legal is None or len(self.tried) < self.legal)
 
     @property
     def depth(self) -> int:
@@ -58,6 +71,19 @@ class Cell:
     def actions(self) -> list[Action]:
         """The best known way from the start."""
         return self.trail.actions() if self.trail is not None else []
+
+
+class Visit(NamedTuple):
+    """A cell that was returned to, and what was known when that ended. `cells` and `frontier` count
+    those of the task, all and those with actions that were not tried; `step` counts env steps."""
+
+    step: int
+    source: str
+    target: str
+    """Where it ended."""
+    cells: int
+    frontier: int
+    is_success: bool
 
 
 class Added(NamedTuple):
@@ -79,6 +105,7 @@ class StateGraph:
         self.cells: dict[str, Cell] = {start: self.start}
         self.edges: dict[str, dict[str, tuple[str, Action]]] = {}
         """Source -> the action's text and target, apart from each other in what was seen."""
+        self.visits: list[Visit] = []
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -119,7 +146,7 @@ class StateGraph:
         if is_better:
             cell.trail, cell.score = way, total
             cell.is_terminal, cell.is_success = is_terminal, is_success
-            cell.chosen = cell.since_new = 0
+            cell.chosen = cell.since_new = cell.led = 0
         return Added(cell, way, total, is_new, is_better)
 
     def neighbours(self, key: str) -> Iterator[tuple[str, Action]]:
@@ -214,19 +241,24 @@ def same_state(
 def fuzzy(keys: Iterable[str], least: float) -> dict[str, str]:
     """Keys that are texts -> the first earlier one that is as similar as `least` (0..1), by
     difflib's ratio; itself otherwise."""
-    from difflib import SequenceMatcher
-
     firsts: list[str] = []
     found: dict[str, str] = {}
     for key in dict.fromkeys(keys):
-        matcher = SequenceMatcher(b=key, autojunk=False)
-        for first in firsts:
-            matcher.set_seq1(first)
-            bounds = matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio
-            if all(bound() >= least for bound in bounds):
-                found[key] = first
-                break
-        else:
-            firsts.append(key)
-            found[key] = key
+        first = similar(key, firsts, least)
+        if first is None:
+            firsts.append(first := key)
+        found[key] = first
     return found
+
+
+def similar(key: str, firsts: Iterable[str], least: float) -> str | None:
+    """The first of `firsts` that is as similar to `key` as `least` (0..1), by difflib's ratio."""
+    from difflib import SequenceMatcher
+
+    matcher = SequenceMatcher(b=key, autojunk=False)
+    for first in firsts:
+        matcher.set_seq1(first)
+        bounds = matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio
+        if all(bound() >= least for bound in bounds):
+            return first
+    return None

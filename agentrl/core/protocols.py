@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_
 from agentrl.core.backends import Parallel as Parallel
 from agentrl.core.backends import Share as Share
 from agentrl.core.exploring import Bonus as Bonus
+from agentrl.core.exploring import CellKeys as CellKeys
 from agentrl.core.exploring import CellSelector as CellSelector
+from agentrl.core.exploring import Choices as Choices
 from agentrl.core.exploring import Explorer as Explorer
+from agentrl.core.exploring import Proposer as Proposer
+from agentrl.core.exploring import Question as Question
 from agentrl.core.exploring import StartSampler as StartSampler
+from agentrl.core.exploring import Voice as Voice
 from agentrl.core.types import (
     Action,
     AdvantageOut,

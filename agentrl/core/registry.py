@@ -38,6 +38,8 @@ FOLDERS: dict[str, str] = {
     "explore": "agentrl.explore",
     "selector": "agentrl.explore.selectors",
     "bonus": "agentrl.explore.bonuses",
+    "cells": "agentrl.explore.cells",
+    "proposer": "agentrl.explore.proposers",
     "scorer": "agentrl.train.trie",
     "parallel": "agentrl.train.parallel",
     "track": "agentrl.track",

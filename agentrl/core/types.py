@@ -402,6 +402,8 @@ class Found:
     replayed: int = 0
     diverged: int = 0
     failure: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Counts of the explorer's own: what its proposer was asked, say."""
 
 
 @dataclass(frozen=True, kw_only=True)

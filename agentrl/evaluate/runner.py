@@ -12,9 +12,18 @@ from pathlib import Path
 
 from agentrl.core import registry
 from agentrl.core.config import Config, Rollout, load_config
-from agentrl.core.errors import ConfigError
+from agentrl.core.deadlines import deadline
+from agentrl.core.errors import ConfigError, DeadlineError, EngineError
 from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Runner, Share, abilities
-from agentrl.core.types import Action, Group, Split, Task, Trajectory
+from agentrl.core.types import (
+    Action,
+    Group,
+    Message,
+    SamplingParams,
+    Split,
+    Task,
+    Trajectory,
+)
 from agentrl.engines.policy import LoadedPolicy, load_policy, load_tokenizer
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.statistics import MARKDOWN_HEADER, EvalResult, summarise
@@ -29,6 +38,9 @@ from agentrl.rollout.worker import Worker
 from agentrl.text.context import Full
 from agentrl.text.renderer import build_renderer
 from agentrl.text.tokenizer import train_bpe
+
+ASIDE = -1
+"""The number of what is no episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,32 @@ class Stage:
             lockstep=Lockstep() if in_step and self.config.run.deterministic else None,
             thinking=self.config.thinking,
         )
+
+    async def voice(self, messages: Sequence[Message], max_tokens: int, seed: int) -> str:
+        """What the policy answers outside of any episode, at the training temperature.
+
+        Raises:
+            EngineError: the engine failed, or the model's context is too short.
+            DeadlineError: it was late.
+        """
+        params = SamplingParams(
+            temperature=self.config.sampling.temperature,
+            max_tokens=max_tokens,
+            stop_ids=self.renderer.stop_ids,
+            seed=seed,
+        )
+        prompt, room = self.renderer.prompt(messages), self.policy.context_length
+        if len(prompt) + max_tokens > room:
+            raise EngineError(f"a prompt of {len(prompt)} tokens for a model of {room}")
+        engine, limit = self.config.engine, self.config.rollout.engine_timeout_s
+        try:
+            async with deadline(limit):
+                said = await engine.generate(prompt, params, episode=ASIDE, group=ASIDE)
+        except TimeoutError as error:
+            raise DeadlineError(f"the engine gave no answer within {limit:g} s") from error
+        finally:
+            await engine.end(ASIDE)
+        return self.renderer.text(said.ids)
 
     def expert(self) -> ExpertAgent:
         """The env's expert."""

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Self
 
 from agentrl.core.errors import DataError
-from agentrl.core.graph import Cell, StateGraph, Trail, as_text
+from agentrl.core.graph import Cell, StateGraph, Trail, Visit, as_text
 from agentrl.core.types import Action
 
-VERSION = 1
+VERSION = 2
 WAIT_S = 30.0
 """Seconds that a merge waits for another writer."""
 CACHE_KIB = 16 * 1024
@@ -33,16 +33,21 @@ CREATE TABLE IF NOT EXISTS cells(
   task INTEGER, key TEXT, trail INTEGER, depth INTEGER NOT NULL, score REAL NOT NULL,
   seen INTEGER NOT NULL, chosen INTEGER NOT NULL, since_new INTEGER NOT NULL,
   is_terminal INTEGER NOT NULL, is_success INTEGER NOT NULL,
+  led INTEGER NOT NULL, found INTEGER NOT NULL, legal INTEGER, shown TEXT NOT NULL,
   PRIMARY KEY(task, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS edges(
   task INTEGER, source TEXT, action TEXT, target TEXT,
   PRIMARY KEY(task, source, action, target)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS visits(
+  task INTEGER NOT NULL, step INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL,
+  cells INTEGER NOT NULL, frontier INTEGER NOT NULL, is_success INTEGER NOT NULL);
 """
 MERGE = """
-INSERT INTO cells VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO cells VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT(task, key) DO UPDATE SET
   seen = seen + excluded.seen, chosen = chosen + excluded.chosen,
-  since_new = since_new + excluded.since_new,
+  since_new = since_new + excluded.since_new, led = led + excluded.led,
+  found = min(found, excluded.found), legal = coalesce(excluded.legal, legal),
   trail = CASE WHEN {better} THEN excluded.trail ELSE trail END,
   is_terminal = CASE WHEN {better} THEN excluded.is_terminal ELSE is_terminal END,
   is_success = CASE WHEN {better} THEN excluded.is_success ELSE is_success END,
@@ -116,6 +121,10 @@ class Archive:
                     for target, action in reached.values()
                 ),
             )
+            self._db.executemany(
+                "INSERT INTO visits VALUES(?, ?, ?, ?, ?, ?, ?)",
+                ((number, *visit) for visit in graph.visits),
+            )
             self._trails.clear()
 
     def load(self, task: str) -> StateGraph | None:
@@ -126,8 +135,9 @@ class Archive:
         number, start = found
         graph, trails = StateGraph(start), self._trails_of(number)
         query = "SELECT key, trail, score, seen, chosen, since_new, is_terminal, is_success"
-        for key, trail, *rest in self._db.execute(f"{query} FROM cells WHERE task = ?", (number,)):
-            score, seen, chosen, since_new, is_terminal, is_success = rest
+        query += ", led, found, legal, shown FROM cells WHERE task = ?"
+        for key, trail, *rest in self._db.execute(query, (number,)):
+            score, seen, chosen, since_new, is_terminal, is_success, led, at, legal, shown = rest
             graph.cells[key] = Cell(
                 key=key,
                 trail=trails.get(trail),
@@ -137,6 +147,10 @@ class Archive:
                 since_new=since_new,
                 is_terminal=bool(is_terminal),
                 is_success=bool(is_success),
+                led=led,
+                found=at,
+                legal=legal,
+                text=shown,
             )
         graph.start = graph.cells[start]
         query = "SELECT source, action, target FROM edges WHERE task = ?"
@@ -144,6 +158,9 @@ class Archive:
             action: Action = json.loads(text)
             graph.edges.setdefault(source, {})[f"{action!r} {target}"] = (target, action)
             graph.cells[source].tried[as_text(action)] = None
+        query = "SELECT step, source, target, cells, frontier, is_success FROM visits"
+        for visit in self._db.execute(f"{query} WHERE task = ? ORDER BY rowid", (number,)):
+            graph.visits.append(Visit._make((*visit[:-1], bool(visit[-1]))))
         return graph
 
     def tasks(self) -> list[str]:
@@ -198,6 +215,10 @@ class Archive:
             cell.since_new,
             cell.is_terminal,
             cell.is_success,
+            cell.led,
+            cell.found,
+            cell.legal,
+            cell.text,
         )
 
     def _written(self, trail: Trail | None) -> int | None:

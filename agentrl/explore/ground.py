@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agentrl.core.errors import ConfigError, EnvError
+from agentrl.core.exploring import Namer
 from agentrl.core.graph import Cell, Trail
 from agentrl.core.protocols import Env, EnvHandle, Runner, abilities
-from agentrl.core.types import Action, Task
-from agentrl.rollout.episode import as_action, as_step
+from agentrl.core.types import Action, Observation, Task
+from agentrl.explore.cells import Exact
+from agentrl.rollout.episode import as_action, as_observation, as_step
 
 Restore = Literal["auto", "snapshot", "replay"]
 
@@ -26,6 +28,8 @@ class Landed:
     reward: float
     is_terminal: bool
     is_success: bool
+    text: str = ""
+    """What the env showed."""
 
 
 @dataclass(kw_only=True)
@@ -36,6 +40,10 @@ class Ground:
     env: EnvHandle
     runner: Runner
     restore: Restore = "auto"
+    name: Namer = field(default_factory=lambda: Exact().namer())
+    """A state's own key and what is shown -> the key of its cell."""
+    text: str = ""
+    """What the env showed last."""
     steps: int = 0
     replayed: int = 0
     diverged: int = 0
@@ -46,10 +54,11 @@ class Ground:
         if self.restore == "auto":
             able = {"snapshot", "restore"} <= abilities(self.env.template)
             self.restore = "snapshot" if able else "replay"
+        self._has_keys = "state_key" in abilities(self.env.template)
 
     async def begin(self) -> str:
         """Reset; the key of the start."""
-        await self._call("reset", self.task)
+        await self._reset()
         key = await self._key()
         await self._save(key)
         return key
@@ -63,7 +72,7 @@ class Ground:
         if self.restore == "snapshot":
             await self._call("restore", self._saved[cell.key])
             return cell.trail
-        await self._call("reset", self.task)
+        await self._reset()
         found, is_over = await self._key(), False
         for action in cell.actions():
             self.replayed += 1
@@ -83,11 +92,13 @@ class Ground:
         """Act."""
         self.steps += 1
         step = as_step(await self._call("step", action))
+        self.text = words_of(as_observation(step.observation))
         return Landed(
             key=await self._key(),
             reward=float(step.reward),
             is_terminal=step.terminated or step.truncated,
             is_success=bool(step.info.get("success", False)),
+            text=self.text,
         )
 
     async def keep(self, key: str) -> None:
@@ -101,12 +112,16 @@ class Ground:
             raise EnvError(f"expected a list of actions from legal_actions(), got {legal!r:.200}")
         return [as_action(action) for action in legal]
 
+    async def _reset(self) -> None:
+        self.text = words_of(as_observation(await self._call("reset", self.task)))
+
     async def _save(self, key: str) -> None:
         if self.restore == "snapshot":
             self._saved[key] = await self._call("snapshot")
 
     async def _key(self) -> str:
-        return str(await self._call("state_key"))
+        own = str(await self._call("state_key")) if self._has_keys else ""
+        return self.name(own, self.text)
 
     async def _call(self, verb: str, *args: object) -> object:
         return await self.runner.call(self.env, verb, *args)
@@ -116,18 +131,29 @@ class DivergedError(EnvError):
     """A replay did not lead where it led before: the env, or its key, is not deterministic."""
 
 
-def check_explorable(env: Env, restore: Restore) -> None:
+def words_of(observation: Observation) -> str:
+    """What is shown, as one text."""
+    said = [message.text for message in observation.messages or ()]
+    return "\n".join(said) if said else observation.text
+
+
+def check_explorable(env: Env, restore: Restore, *, needs_state_key: bool = True) -> None:
     """Refuse an env that cannot be explored.
 
     Raises:
         ConfigError: it has no state keys, no legal actions, or no snapshots though they are wanted.
     """
     able = abilities(env)
-    wanted = {"state_key", "legal_actions"}
+    wanted = {"state_key", "legal_actions"} if needs_state_key else {"legal_actions"}
     if restore == "snapshot":
         wanted |= {"snapshot", "restore"}
     if missing := sorted(wanted - able):
         raise ConfigError(
             f"explore: env {type(env).__name__} has no {', '.join(f'{m}()' for m in missing)}, "
             "which exploring needs; use explore=none, or an env that has them (agentrl check-env)"
+            f"{_instead(missing)}"
         )
+
+
+def _instead(missing: list[str]) -> str:
+    return "; explore.cells=text does without state keys" if missing == ["state_key"] else ""

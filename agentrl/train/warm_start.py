@@ -124,6 +124,7 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
             run.folder if run.is_first else run.folder / f"rank{config.parallel.rank}",
             seed=config.run.seed,
             say=run.say,
+            voice=run.stage.voice,
         )
     )
     run.env_steps += sum(one.steps for one in found)
@@ -147,6 +148,7 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
 
 def _told(found: Sequence[Found], again: Sequence[Group], seconds: float) -> dict[str, Json]:
     """What exploring took; the steps of playing the ways again are counted with the env's."""
+    keys = sorted({key for one in found for key in one.metrics})
     return {
         "tasks": len(found),
         "solved": sum(one.actions is not None for one in found),
@@ -159,6 +161,7 @@ def _told(found: Sequence[Found], again: Sequence[Group], seconds: float) -> dic
         "cells": sum(one.cells for one in found),
         "first": [one.first for one in found],
         "lengths": [len(one.actions) for one in found if one.actions is not None],
+        "metrics": {key: sum(one.metrics.get(key, 0.0) for one in found) for key in keys},
         "seconds": seconds,
     }
 

@@ -85,7 +85,7 @@ def test_what_is_no_archive_or_of_another_version_is_refused(tmp_path: Path) -> 
         Archive(tmp_path / "text")
     with sqlite3.connect(tmp_path / "old") as db:
         db.execute("PRAGMA user_version=99")
-    with pytest.raises(DataError, match="expected an archive of version 1, and this is one of 99"):
+    with pytest.raises(DataError, match="expected an archive of version 2, and this is one of 99"):
         Archive(tmp_path / "old")
 
 

@@ -2,81 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import ClassVar
 
 import pytest
 
 from agentrl.core.errors import ConfigError
-from agentrl.core.protocols import Env, RunsIn
-from agentrl.core.types import Action, Found, Split, Step, Task
+from agentrl.core.protocols import CellSelector
 from agentrl.envs.babyai import BabyAI
 from agentrl.explore.archive import Archive
 from agentrl.explore.go_explore import GoExplore
-from agentrl.rollout.runners import runner_for
-
-TASKS = [Task(id=f"lock/{n}", seed=n) for n in range(3)]
-
-
-@dataclass(kw_only=True)
-class Lock(Env):
-    """A secret sequence of L and R opens it; a wrong one leads into a pit or back to the start."""
-
-    runs_in: ClassVar[RunsIn] = "inline"
-    length: int = 8
-    noise: float = 0.0
-    """Chance that a step leads somewhere else."""
-    breaks_at: int = 0
-    """The step that raises; 0 for none."""
-
-    def __post_init__(self) -> None:
-        self._at = 0
-        self._steps = 0
-        self._is_over = True
-        self._noise = Random(0)
-
-    def tasks(self, split: Split) -> Sequence[Task]:
-        return TASKS
-
-    def reset(self, task: Task) -> str:
-        rng = Random(task.seed)
-        self._secret = [rng.choice("LR") for _ in range(self.length)]
-        self._at, self._is_over = 0, False
-        return "a lock"
-
-    def step(self, action: Action) -> Step:
-        if self._is_over:
-            raise RuntimeError("the episode is over")
-        self._steps += 1
-        if self.breaks_at and self._steps == self.breaks_at:
-            raise ValueError("jammed")
-        self._at = self._at + 1 if action == self._secret[self._at] else 0
-        if self._noise.random() < self.noise:
-            self._at = self._noise.randrange(self.length)
-        self._is_over = self._at == self.length
-        return Step(
-            observation="click",
-            reward=float(self._is_over),
-            terminated=self._is_over,
-            info={"success": True} if self._is_over else {},
-        )
-
-    def legal_actions(self) -> list[str]:
-        return ["L", "R"]
-
-    def state_key(self) -> str:
-        return str(self._at)
-
-
-def found(how: GoExplore, env: Env, folder: Path, tasks: Sequence[Task] = TASKS) -> list[Found]:
-    said: list[str] = []
-    results = asyncio.run(how.find(tasks, env, runner_for(env), folder, seed=1, say=said.append))
-    assert said[-1].startswith(f"explore: {len(tasks)} of {len(tasks)} tasks")
-    return results
+from agentrl.explore.selectors.frontier import Frontier
+from agentrl.explore.selectors.latent import Latent
+from agentrl.explore.selectors.ucb import Ucb
+from support.locks import TASKS, Lock, found
 
 
 def test_a_lock_is_opened_by_replay_and_all_steps_are_counted(tmp_path: Path) -> None:
@@ -153,3 +92,28 @@ def test_an_env_without_what_it_takes_is_refused() -> None:
         GoExplore().check(Blind())
     with pytest.raises(ConfigError, match=r"has no restore\(\), snapshot\(\)"):
         GoExplore(restore="snapshot").check(Lock())
+
+
+def test_visits_tell_what_was_known_when_and_cells_what_was_shown(tmp_path: Path) -> None:
+    [result] = found(GoExplore(budget=2_000, steps=3), Lock(), tmp_path, TASKS[:1])
+    with Archive(tmp_path / "archive.sqlite") as archive:
+        graph = archive.load(TASKS[0].id)
+    assert graph is not None
+    steps = [visit.step for visit in graph.visits]
+    assert steps == sorted(steps)
+    assert steps[-1] == result.steps
+    assert [v.is_success for v in graph.visits] == [False] * (len(steps) - 1) + [True]
+    for visit in graph.visits:
+        assert visit.cells == sum(cell.found <= visit.step for cell in graph.cells.values())
+        assert 0 <= visit.frontier <= visit.cells
+    assert graph.visits[-1].frontier == sum(cell.is_frontier for cell in graph.cells.values())
+    assert {cell.text for cell in graph.cells.values()} == {"a lock", "click"}
+    assert sum(cell.led for cell in graph.cells.values()) >= 3
+
+
+@pytest.mark.parametrize(
+    "selector", [Frontier(order="nearest"), Frontier(within=2), Ucb(), Latent(p=0.3)]
+)
+def test_each_selector_opens_the_lock(selector: CellSelector, tmp_path: Path) -> None:
+    results = found(GoExplore(budget=2_000, steps=3, selector=selector), Lock(), tmp_path)
+    assert all(result.actions is not None for result in results)

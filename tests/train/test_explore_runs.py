@@ -59,6 +59,22 @@ def test_a_run_ends_when_its_env_steps_are_spent(tmp_path: Path) -> None:
     assert "final" in [line["name"] for line in read_lines(folder / "evals.jsonl")]
 
 
+@pytest.mark.parametrize("style", ["chat", "act"])
+def test_the_policy_itself_can_be_asked_and_its_answers_are_counted(
+    tmp_path: Path, style: str
+) -> None:
+    explore = ("explore=intelligent_go_explore", "explore.tasks=4", "explore.budget=60")
+    asks = ("explore.proposer=policy", f"explore.proposer.style={style}")
+    short = ("explore.proposer.max_tokens=4", "explore.history=0", "explore.options=2")
+    folder = train(tiny(tmp_path, *ECHO, *explore, *asks, *short, *LEARN))
+    told = json.loads((folder / "explore.json").read_text())
+    counts: dict[str, float] = told["metrics"]
+    assert told["kept"] >= 2
+    assert counts["proposer/asked"] > 0
+    unanswered = counts.get("proposer/unread", 0) + counts.get("proposer/failed", 0)
+    assert 0 < unanswered <= counts["proposer/asked"]
+
+
 def test_a_random_player_shows_the_form_of_actions(tmp_path: Path) -> None:
     folder = train(tiny(tmp_path, *ECHO, *LEARN, "sft.source=random", "sft.demos=3"))
     demos = shown(folder)

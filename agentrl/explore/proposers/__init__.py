@@ -1,0 +1,1 @@
+"""Whom explorers ask: a table, a model, a server: one file each."""

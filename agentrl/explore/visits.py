@@ -1,0 +1,169 @@
+"""One task while it is explored: cells are chosen, returned to, and gone on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from random import Random
+from typing import TYPE_CHECKING
+
+from agentrl.core.errors import DeadlineError, EnvError
+from agentrl.core.exploring import Choices
+from agentrl.core.graph import Added, Cell, StateGraph, Visit
+from agentrl.core.types import Action, Found
+from agentrl.explore.ground import DivergedError, Ground
+
+if TYPE_CHECKING:
+    from agentrl.explore.explorer import ArchiveExplorer
+
+logger = logging.getLogger(__name__)
+MISSES = 2
+"""Times that a way may lead elsewhere before its cell is given up."""
+SHOWN = 400
+"""Characters of what the env shows that a cell keeps."""
+
+
+class Visits:
+    """Chooses cells by the explorer's selector and leaves the actions to those who derive."""
+
+    def __init__(self, how: ArchiveExplorer, ground: Ground, rng: Random) -> None:
+        self.how, self.ground, self.rng = how, ground, rng
+        self.graph: StateGraph | None = None
+        self.first: int | None = None
+        self.open: list[Cell] = []
+        self._here = ""
+        self._opened: set[str] = set()
+        self._spent: set[str] = set()
+        self._missed: dict[str, int] = {}
+
+    async def explore(self) -> Found:
+        """Visit cells until the budget is spent or enough was found."""
+        failure = None
+        try:
+            graph = self.graph = StateGraph(await self.ground.begin())
+            graph.start.text = self.ground.text[:SHOWN]
+            self._here = graph.start.key
+            self._opens(graph.start)
+            while self._goes_on():
+                cell = await self.pick(self.open, graph)
+                if cell is None:
+                    break
+                await self._visit(graph, cell)
+        except (EnvError, DeadlineError) as error:
+            logger.warning("explore: task %s failed: %s", self.ground.task.id, error)
+            failure = str(error)
+        way = None if self.graph is None else shortest_success(self.graph)
+        return Found(
+            task=self.ground.task,
+            actions=None if way is None else tuple(way),
+            steps=self.ground.steps,
+            first=self.first,
+            cells=0 if self.graph is None else len(self.graph),
+            replayed=self.ground.replayed,
+            diverged=self.ground.diverged,
+            failure=failure,
+            metrics=self.metrics(),
+        )
+
+    async def pick(self, cells: list[Cell], graph: StateGraph) -> Cell | None:
+        """The cell that is returned to; None ends the task."""
+        chosen = self.how.selector.choose(
+            Choices(task=self.ground.task, cells=cells, graph=graph, here=self._here, rng=self.rng)
+        )
+        return await chosen if isinstance(chosen, Awaitable) else chosen
+
+    async def act(self, cell: Cell, legal: list[Action], last: Action | None) -> Action | None:
+        """The next action, None to end the visit; `last` is the one before it in this visit."""
+        raise NotImplementedError
+
+    async def keeps(self, added: Added) -> bool:
+        """Whether a cell that has a new best way may be returned to."""
+        return True
+
+    def metrics(self) -> dict[str, float]:
+        """What else there is to tell of the task."""
+        return {}
+
+    def _goes_on(self) -> bool:
+        steps = self.ground.steps
+        return steps < self.how.budget and (
+            self.first is None or steps < self.first + self.how.more
+        )
+
+    def _opens(self, cell: Cell) -> None:
+        if cell.key not in self._opened:
+            self._opened.add(cell.key)
+            self.open.append(cell)
+
+    async def _visit(self, graph: StateGraph, cell: Cell) -> None:
+        """Return to a cell and act from there."""
+        cell.chosen += 1
+        cell.since_new += 1
+        try:
+            await self._go_on(graph, cell)
+        except DivergedError:
+            self._missed[cell.key] = self._missed.get(cell.key, 0) + 1
+            if self._missed[cell.key] >= MISSES:
+                self.open.remove(cell)
+
+    async def _go_on(self, graph: StateGraph, source: Cell) -> None:
+        cell, trail = source, await self.ground.back_to(source)
+        score, last, is_new, is_success = cell.score, None, False, False
+        for _ in range(self.how.steps):
+            legal = await self.ground.legal_actions()
+            cell.legal = len(legal)
+            last = await self.act(cell, legal, last)
+            if last is None:
+                break
+            landed = await self.ground.take(last)
+            added = graph.add(
+                cell,
+                last,
+                landed.key,
+                reward=landed.reward,
+                trail=trail,
+                score=score,
+                is_terminal=landed.is_terminal,
+                is_success=landed.is_success,
+            )
+            self._note(cell, added, landed.text)
+            cell, trail, score = added.cell, added.way, added.score
+            is_new, is_success = is_new or added.is_new, landed.is_success
+            if landed.is_success and self.first is None:
+                self.first = self.ground.steps
+            if landed.is_terminal or self.ground.steps >= self.how.budget:
+                break
+            if (added.is_better or cell.key not in self._opened) and await self.keeps(added):
+                await self.ground.keep(cell.key)
+                self._opens(cell)
+        if is_new:
+            source.since_new = 0
+            source.led += 1
+        self._here = cell.key
+        frontier = len(graph) - len(self._spent)
+        graph.visits.append(
+            Visit(self.ground.steps, source.key, cell.key, len(graph), frontier, is_success)
+        )
+
+    def _note(self, source: Cell, added: Added, text: str) -> None:
+        """What was shown, when it was found, and in which cells everything was tried."""
+        cell = added.cell
+        if added.is_new:
+            cell.found = self.ground.steps
+        if added.is_better:
+            cell.text = text[:SHOWN]
+        for one in (source, cell):
+            if one.is_frontier:
+                self._spent.discard(one.key)
+            else:
+                self._spent.add(one.key)
+
+
+def shortest_success(graph: StateGraph) -> list[Action] | None:
+    """The fewest actions from the start to a success, of all that was seen."""
+    ways = [
+        graph.way(graph.start.key, cell.key) or cell.actions()
+        for cell in graph.cells.values()
+        if cell.is_success
+    ]
+    return min(ways, key=len) if ways else None

@@ -139,7 +139,8 @@ def test_list_of_one_slot_as_markdown_is_a_table(capsys: pytest.CaptureFixture[s
 def test_explain_says_one_key_or_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "optim.lr"]) == 0
     assert capsys.readouterr().out == (
-        "optim.lr: float (above 0) (default: 1e-05)\n  Peak learning rate (above 0).\n"
+        "optim.lr: float (at least 0) (default: 1e-05)\n"
+        "  Peak learning rate (0 or more; with 0 a run only plays, and may record).\n"
     )
     assert main(["explain"]) == 0
     lines = capsys.readouterr().out.splitlines()

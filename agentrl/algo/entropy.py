@@ -1,4 +1,5 @@
-"""Entropy control: a bonus in the loss, its controller, and the mask of high-entropy tokens.
+"""Entropy control: a bonus in the loss, its controller, a controller of the sampling temperature,
+and the mask of high-entropy tokens.
 
 Entropies are those of the tempered distributions that were sampled from (nats), H_T = mean over
 sampled tokens of Entropy(softmax(z / T)).
@@ -9,16 +10,35 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from agentrl.core.errors import ConfigError
 from agentrl.core.registry import register
 from agentrl.core.types import Json
 
 Share = Annotated[float, Gt(0), Le(1)]
+
+
+@runtime_checkable
+class Tempering(Protocol):
+    """An entropy control that also says at which temperature a step samples."""
+
+    def temper(self, start: float) -> float:
+        """The temperature of the step that comes; `start` is that of the config."""
+        ...
+
+
+def is_tempering(entropy: object) -> bool:
+    """Whether steps are sampled at temperatures of their own."""
+    return isinstance(entropy, Tempering)
+
+
+def tempered(entropy: object, start: float) -> float:
+    """The temperature of the step that comes."""
+    return entropy.temper(start) if isinstance(entropy, Tempering) else start
 
 
 @register("entropy", "bonus")
@@ -96,6 +116,72 @@ class Adaptive:
                 f"{state!r:.200}; the checkpoint is of another config"
             )
         self._held, self._last = float(held), math.inf if last is None else float(last)
+
+
+@register("entropy", "temperature")
+@dataclass(kw_only=True)
+class TemperatureControl:
+    """Training samples at a temperature that holds H_T near `target`: after each step `T <- clip(T
+    exp(gain (target - H)), low, high)`, H a running mean of the tempered entropy.
+
+    AceReason-Nemotron 1.1 (Liu et al. 2025, arXiv 2506.13284) chooses T by hand so that H_T is near
+    0.3; the rule is ours. It begins at `sampling.temperature`, at which evaluations stay.
+    """
+
+    coef: ClassVar[float] = 0.0
+    target: Annotated[float, Gt(0)] = 0.3
+    """Entropy to hold (above 0, nats per token)."""
+    gain: Annotated[float, Gt(0)] = 0.1
+    """Change of log T per nat and step (above 0)."""
+    low: Annotated[float, Gt(0)] = 0.6
+    """Smallest temperature (above 0)."""
+    high: Annotated[float, Gt(0)] = 1.2
+    """Largest temperature (above 0)."""
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Weight of the past in the running mean (0 to below 1)."""
+    top: Share = 1.0
+    """As for `bonus`: share of tokens with the highest entropy that the surrogate trains."""
+    _held: float | None = field(init=False, repr=False, compare=False, default=None)
+    _mean: float | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ConfigError(f"low: must be at most high={self.high} (got {self.low})")
+
+    def temper(self, start: float) -> float:
+        """The temperature of the step that comes; the first one has `start`."""
+        if self._held is None:
+            self._held = start
+        return self._held
+
+    def observe(self, entropy: float) -> None:
+        """Adapt to the step before. NaN (nothing was trained) changes nothing."""
+        if math.isnan(entropy):
+            return
+        past = entropy if self._mean is None else self._mean
+        self._mean = self.ema * past + (1.0 - self.ema) * entropy
+        if self._held is not None:
+            moved = self._held * math.exp(self.gain * (self.target - self._mean))
+            self._held = min(self.high, max(self.low, moved))
+
+    def state(self) -> Json:
+        """Temperature and running mean (None before the first step)."""
+        return {"temperature": self._held, "entropy": self._mean}
+
+    def restore(self, state: Json) -> None:
+        """Go on from `state()`.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        if not isinstance(state, dict) or state.keys() != {"temperature", "entropy"}:
+            raise ConfigError(
+                "entropy: expected the state of a temperature control, {temperature, entropy}, got "
+                f"{state!r:.200}; the checkpoint is of another config"
+            )
+        held, mean = state["temperature"], state["entropy"]
+        self._held = float(held) if isinstance(held, int | float) else None
+        self._mean = float(mean) if isinstance(mean, int | float) else None
 
 
 def entropy_threshold(entropies: Sequence[float], top: float) -> float:

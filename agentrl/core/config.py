@@ -210,6 +210,9 @@ class Optim:
     """Updates into which the trajectories of a step are cut (1 or more)."""
     epochs: Count = 1
     """Passes over the trajectories of a step (1 or more)."""
+    restart: bool = False
+    """Each step's updates begin at the weights that training began with, and with a fresh optimiser
+    (expert iteration); the step's episodes are those of the weights before."""
     old: Literal["recompute", "sampler"] = "recompute"
     """The logprobs that ratios are taken against: of the weights before the update, `recompute`d,
     or the `sampler`'s own (then the clip also bounds how stale a token may act)."""

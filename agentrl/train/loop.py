@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+from agentrl.algo.entropy import tempered
 from agentrl.algo.spread import spread
 from agentrl.core.config import Config
 from agentrl.core.protocols import GroupLoss, Informed
@@ -55,6 +56,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
             began = time.perf_counter()
             rate = run.set_step(step)
 
+            heat = tempered(config.entropy, config.sampling.temperature)
             groups, second = with_bonuses(run.collect(step), config, run.share_done)
             collected = time.perf_counter()
 
@@ -62,7 +64,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
             folded = [
                 row
                 for index, group in enumerate(kept)
-                for row in fold(group, index=index, temperature=config.sampling.temperature)
+                for row in fold(group, index=index, temperature=heat)
             ]
             rows = prepare(run, [TrainRow.blank(row) for row in folded])
             scored, penalty = scored_step(
@@ -73,6 +75,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
             credit = second.added(credit, folded, kept, config.rollout.shared)
             items, focus = credited(rows, credit, config.entropy, config.parallel)
 
+            run.restart()
             losses = [
                 update(
                     part,
@@ -95,6 +98,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 "time/tokens_per_s": Sum(float(sampled_tokens(groups)), done - began),
                 "sync/probe_gap": Sum(gap),
                 "optim/lr": Sum(rate),
+                "rollout/temperature": Sum(heat),
             }
             found = {**selection, **second.metrics, **penalty, **values.metrics, **focus}
             found |= merge_metrics(losses)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar, cast
 
 from agentrl.algo.aggregate import SequenceMeanTokenMean
+from agentrl.algo.entropy import is_tempering
 from agentrl.core.config import Config
 from agentrl.core.errors import AgentRLError, ConfigError, TrackError
 from agentrl.core.loading import to_yaml
@@ -251,6 +252,7 @@ def check_needs(config: Config) -> None:
             "run does not compute; choose another (agentrl list advantage)"
         )
     check_comparing(config)
+    check_begins(config)
     if config.sft_source == "expert" and "expert_action" not in abilities(config.env):
         raise ConfigError(
             f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "
@@ -289,6 +291,26 @@ def check_comparing(config: Config) -> None:
         raise ConfigError(
             f"aggregate: {name} has one number for a trajectory, whatever its length: set "
             f"aggregate=seq_mean_token_mean (got {type(config.aggregate).__name__})"
+        )
+
+
+def check_begins(config: Config) -> None:
+    """Refuse what takes groups or weights to be of one moment, where they are not.
+
+    Raises:
+        ConfigError: weights are in pieces and are to be set back, or the temperature is to change
+            while episodes go on, or were recorded without it.
+    """
+    rollout = config.rollout
+    if config.optim.restart and not config.parallel.shares_module:
+        raise ConfigError(
+            "optim.restart: the weights of this backend are in pieces; use parallel=single or ddp"
+        )
+    is_recorded = rollout.record or rollout.replay is not None
+    if is_tempering(config.entropy) and (rollout.mode != "sync" or is_recorded):
+        raise ConfigError(
+            f"entropy: {type(config.entropy).__name__} changes the temperature of each step, which "
+            "needs rollout.mode=sync without record or replay: a schedule does not keep it"
         )
 
 

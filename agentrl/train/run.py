@@ -143,7 +143,8 @@ class Run:
         resumed run, as the checkpoint holds them."""
         config, policy = self.config, self.stage.policy
         # Without its adapter, a policy that was warmed up is not what it was when RL began.
-        if config.needs_reference and (config.lora is None or config.sft is not None):
+        is_kept = config.needs_reference and (config.lora is None or config.sft is not None)
+        if is_kept or config.optim.restart:
             self.reference = copy.deepcopy(policy.module).requires_grad_(False)
             self._keep_reference(self.reference)
         module = policy.module
@@ -230,6 +231,17 @@ class Run:
         rate = learning_rate(self.config.optim, self.config.run.steps)(step)
         set_learning_rate(self.config.parallel.optimiser, rate)
         return rate
+
+    def restart(self) -> None:
+        """Under `optim.restart`, go back to the weights that training began with."""
+        if not self.config.optim.restart:
+            return
+        assert self.reference is not None
+        with torch.no_grad():
+            pairs = zip(self.module.parameters(), self.reference.parameters(), strict=True)
+            for weight, first in pairs:
+                weight.copy_(first)
+        self.config.parallel.optimiser.state.clear()
 
     # --- inside the loop ---------------------------------------------------------------------
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
+from agentrl.algo.entropy import tempered
 from agentrl.core.config import Config
 from agentrl.core.errors import ConfigError, DataError, TrainingError
-from agentrl.core.protocols import Agent, Share
+from agentrl.core.protocols import Share
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Sum, Task
 from agentrl.evaluate.runner import Stage
+from agentrl.rollout.agents import EngineAgent
 from agentrl.rollout.ahead import Ahead, oldest_version
 from agentrl.rollout.background import Loop
 from agentrl.rollout.gate import Gate
@@ -62,7 +64,11 @@ class Source(Protocol):
 
 
 def build_source(
-    config: Config, stage: Stage, agent: Agent, loop: Loop, tasks: Callable[[int, int], list[Task]]
+    config: Config,
+    stage: Stage,
+    agent: EngineAgent,
+    loop: Loop,
+    tasks: Callable[[int, int], list[Task]],
 ) -> Source:
     """The source that the config asks for; `tasks(step, seed)` are the curriculum's."""
     if config.rollout.replay is not None:
@@ -83,17 +89,18 @@ class InStep:
 
     config: Config
     stage: Stage
-    agent: Agent
+    agent: EngineAgent
     loop: Loop
     tasks: Callable[[int, int], list[Task]]
 
     def groups(self, step: int) -> list[Group]:
         """Of the step's tasks, in their order."""
         seed = self.config.run.seed
+        temperature = tempered(self.config.entropy, self.config.sampling.temperature)
         return self.loop.run(
             self.stage.worker.collect(
                 self.tasks(step, seed),
-                agent=self.agent,
+                agent=replace(self.agent, temperature=temperature),
                 group_size=self.config.rollout.group_size,
                 label="train",
                 step=step,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl.algo.aggregate import Constant, TokenMean
-from agentrl.algo.entropy import Adaptive, Bonus, entropy_threshold
+from agentrl.algo.entropy import Adaptive, Bonus, TemperatureControl, entropy_threshold, tempered
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import Aggregate, Entropy, Stateful
@@ -113,3 +113,51 @@ def test_a_fifth_of_ten_tokens_are_the_two_with_the_highest_entropy() -> None:
     assert [h for h in entropies if h >= least] == [2.0, 1.5]
     assert entropy_threshold(entropies, 1.0) == 0.0
     assert entropy_threshold([], 0.2) == -math.inf
+
+
+def test_the_tempered_entropy_rises_with_the_temperature() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64)
+    entropies = [float(torch.special.entr((logits / t).softmax(0)).sum()) for t in (1, 0.85, 0.6)]
+    assert entropies == pytest.approx([0.8324, 0.7569, 0.5568], abs=1e-4)
+
+
+def test_the_temperature_moves_against_the_mean_entropy_within_its_bounds() -> None:
+    control = TemperatureControl()
+    assert tempered(control, 0.85) == 0.85
+    control.observe(0.1)
+    first = 0.85 * math.exp(0.1 * 0.2)
+    assert control.temper(0.85) == pytest.approx(first)
+    control.observe(1.1)
+    assert control.temper(0.85) == pytest.approx(first * math.exp(0.1 * (0.3 - 0.2)))
+    control.observe(math.nan)
+    assert control.temper(0.85) == pytest.approx(first * math.exp(0.1 * (0.3 - 0.2)))
+    for entropy, bound in ((0.0, 1.2), (9.0, 0.6)):
+        control = TemperatureControl(gain=5.0)
+        control.temper(1.0)
+        for _ in range(9):
+            control.observe(entropy)
+        assert control.temper(1.0) == bound
+
+
+def test_the_temperature_goes_on_from_its_state() -> None:
+    control = TemperatureControl()
+    control.temper(1.0)
+    control.observe(0.7)
+    assert isinstance(control, Stateful)
+    other = TemperatureControl()
+    other.restore(control.state())
+    for one in (control, other):
+        one.observe(0.1)
+    assert other.temper(1.0) == control.temper(1.0) != 1.0
+    with pytest.raises(ConfigError, match="expected the state of a temperature control"):
+        other.restore({"coef": 1.0})
+
+
+def test_another_entropy_control_leaves_the_temperature_alone() -> None:
+    for entropy in (None, Bonus(), Adaptive()):
+        assert tempered(entropy, 0.7) == 0.7
+
+
+def test_a_lowest_temperature_above_the_highest_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"low: must be at most high=0\.5"):
+        TemperatureControl(low=0.9, high=0.5)

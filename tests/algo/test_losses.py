@@ -16,10 +16,13 @@ from agentrl.algo.drift import covariance
 from agentrl.algo.losses.cispo import ClippedWeight
 from agentrl.algo.losses.clip_cov import ClipCovariance
 from agentrl.algo.losses.dppo import DivergenceProximal, binary_kl
+from agentrl.algo.losses.dro import DirectReward
+from agentrl.algo.losses.fipo import FutureKl, discounted_future
 from agentrl.algo.losses.gmpo import GeometricMean
 from agentrl.algo.losses.gspo import SequenceRatio
 from agentrl.algo.losses.kl_cov import KlCovariance
 from agentrl.algo.losses.ppo_clip import PpoClip
+from agentrl.algo.losses.reinforce import Reinforce
 from agentrl.algo.losses.sapo import SoftGate
 from agentrl.algo.losses.vespo import VariationalSequence
 from agentrl.core.errors import ConfigError
@@ -207,3 +210,40 @@ def test_kl_cov_holds_back_the_token_of_the_largest_covariance() -> None:
     held, _ = of(KlCovariance(coef=0.5), SPREAD, a, old=0.0)
     assert (held - plain).tolist() == [pytest.approx([0.5 * 0.1, 0.0, 0.0, 0.0])]
     assert plain[0, 1] == pytest.approx(-math.exp(-3.0))
+
+
+def test_reinforce_is_the_log_likelihood_and_may_be_weighed_by_the_ratio() -> None:
+    loss, gradient = of(Reinforce(), [MOVED], 1.0)
+    assert loss.tolist() == [pytest.approx([2.0 - m for m in MOVED])]
+    assert gradient.tolist() == [[-1.0] * 3]
+    _, weighed = of(Reinforce(weighted=True), [MOVED], 2.0)
+    assert weighed.tolist() == [pytest.approx([-2.0 * math.exp(m) for m in MOVED])]
+
+
+def test_the_penalty_of_dro_pulls_back_to_where_the_data_came_from() -> None:
+    loss, gradient = of(DirectReward(beta=0.5), [[0.4, -0.4]], 1.0)
+    assert loss.tolist() == [pytest.approx([2.0 - 0.4 + 0.04, 2.0 + 0.4 + 0.04])]
+    assert gradient.tolist() == [pytest.approx([-1.0 + 0.2, -1.0 - 0.2])]
+    _, at_rest = of(DirectReward(beta=0.5), [[2.0]], 1.0)
+    assert float(at_rest) == pytest.approx(0.0), "its optimum is log r = A / beta"
+
+
+def test_the_weights_of_fipo() -> None:
+    moved = torch.tensor([[0.1, -0.2, 0.05]], dtype=torch.float64)
+    every = torch.ones_like(moved, dtype=torch.bool)
+    future = discounted_future(moved, every, 2 ** (-1 / 32))
+    assert future[0].tolist() == pytest.approx([-0.0478, -0.1511, 0.05], abs=1e-4)
+    _, gradient = of(FutureKl(low=0.9, high=9.0), moved.tolist(), 1.0)
+    weights = (-gradient / moved.exp())[0].tolist()
+    assert weights == pytest.approx([0.9533, 0.8598, 1.0513], abs=1e-4)
+    _, raised = of(FutureKl(low=0.9, high=9.0, high_only=True), moved.tolist(), 1.0)
+    assert (-raised / moved.exp())[0].tolist() == pytest.approx([1.0, 1.0, 1.0513], abs=1e-4)
+    _, bounded = of(FutureKl(low=0.9, high=9.0), [[0.5, 0.5]], 1.0)
+    assert (-bounded / math.exp(0.5))[0].tolist() == pytest.approx([1.2, 1.2])
+
+
+def test_what_an_env_says_between_two_turns_does_not_age_fipo_s_future() -> None:
+    x = torch.tensor([[0.1, 7.0, 7.0, -0.2, 0.05]], dtype=torch.float64)
+    mask = torch.tensor([[True, False, False, True, True]])
+    spread = discounted_future(x, mask, 0.5)[mask]
+    assert spread.tolist() == pytest.approx([0.1 - 0.1 + 0.0125, -0.2 + 0.025, 0.05])

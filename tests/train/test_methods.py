@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentrl.core.config import load_config
+from agentrl.core.errors import ConfigError
 from agentrl.core.registry import names
 from agentrl.track.jsonl import read_metrics
 from agentrl.train.loop import train
@@ -86,6 +88,31 @@ def test_dynamic_sampling_makes_up_for_groups_that_teach_nothing(tmp_path: Path)
     assert sum(finite(folder, "groups/filtered")) > 0
     again = train(tiny(tmp_path / "again", *BARE, *flat, "strategy=dynamic", "filter=zero_std"))
     assert column(again, "loss/grad_norm") == column(folder, "loss/grad_norm")
+
+
+def test_the_temperature_follows_the_entropy_and_the_scores_are_of_it(tmp_path: Path) -> None:
+    control = ("entropy={name: temperature, gain: 1, ema: 0, low: 0.1, high: 9}",)
+    folder = train(tiny(tmp_path, *BARE, *control, "sampling.temperature=0.5"))
+    first, second = finite(folder, "rollout/temperature")
+    assert first == 0.5
+    expected = 0.5 * math.exp(0.3 - finite(folder, "loss/entropy")[0])
+    assert second == pytest.approx(max(0.1, expected), rel=1e-4)
+    assert finite(folder, "mismatch/gap") == pytest.approx([0.0, 0.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("settings", [("rollout.record=true",), ("rollout.replay=nowhere",)])
+def test_a_schedule_does_not_keep_temperatures(tmp_path: Path, settings: Sequence[str]) -> None:
+    with pytest.raises(ConfigError, match="changes the temperature of each step"):
+        train(tiny(tmp_path, *BARE, *settings, "entropy=temperature"))
+
+
+def test_expert_iteration_starts_each_step_from_the_first_weights(tmp_path: Path) -> None:
+    raft = (*BARE, "advantage=raft", "loss=reinforce", "optim.lr=1e-2", "optim.updates_per_batch=2")
+    going_on = train(tiny(tmp_path / "on", *raft, "kl.name=k3"))
+    restarted = train(tiny(tmp_path / "restarted", *raft, "kl.name=k3", "optim.restart=true"))
+    assert finite(going_on, "drift/ref_k3")[0] == finite(restarted, "drift/ref_k3")[0]
+    assert finite(going_on, "drift/ref_k3")[1] > 3 * finite(restarted, "drift/ref_k3")[1] > 0
+    assert column(going_on, "rollout/reward") == column(restarted, "rollout/reward")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""PPO's clip, with advantages weighed by what the update does to the tokens that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Lt
+
+from agentrl.algo.drift import log_ratio, metrics_of
+from agentrl.core.registry import register
+from agentrl.core.tensors import LossOut
+
+
+@register("loss", "fipo")
+@dataclass(frozen=True, kw_only=True)
+class FutureKl:
+    """`max(-A f r, -A f clip(r, 1 - low, 1 + high))`, `f_t = exp(sum_{k >= t} g^(k-t) log r_k)`,
+    the sum over the sampled tokens of the row that follow, clipped to `1 - weight..1 + weight`, and
+    `g = 2^(-1 / half_life)` (FIPO, Ma et al. 2026, arXiv 2603.19835). `f` is detached, and 1 on
+    policy."""
+
+    low: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """Lower clip of the ratio (0..1)."""
+    high: Annotated[float, Gt(0)] = 0.28
+    """Upper clip of the ratio (above 0)."""
+    weight: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """How far `f` may go from 1 (0..1)."""
+    half_life: Annotated[float, Gt(0)] = 32.0
+    """Tokens after which the future counts half (above 0)."""
+    high_only: bool = False
+    """Never weigh a token below 1, as the released recipe does."""
+
+    def __call__(
+        self,
+        logp: torch.Tensor,
+        old_logp: torch.Tensor,
+        advantages: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        trajectory_B: torch.Tensor,
+    ) -> LossOut:
+        """Per-token loss `[B,T]`, its clip fractions, the ratio's mean and that of `f`."""
+        moved = log_ratio(logp, old_logp)
+        future = discounted_future(moved.detach(), mask, 2.0 ** (-1.0 / self.half_life))
+        least = 1.0 if self.high_only else 1.0 - self.weight
+        f = future.clamp(-20.0, 20.0).exp().clamp(least, 1.0 + self.weight)
+        ratio, weighed = moved.exp(), advantages * f
+        clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
+        loss = torch.maximum(-weighed * ratio, -weighed * clipped)
+        found = {
+            "clip_low": ((ratio < 1.0 - self.low) & (advantages < 0)).to(ratio.dtype),
+            "clip_high": ((ratio > 1.0 + self.high) & (advantages > 0)).to(ratio.dtype),
+            "ratio": ratio,
+            "future_weight": f,
+        }
+        return LossOut(loss_BT=loss, metrics=metrics_of("loss", found, mask))
+
+
+def discounted_future(values_BT: torch.Tensor, mask: torch.Tensor, g: float) -> torch.Tensor:
+    """`[B,T]`: `sum_{k >= t} g^(n_k - n_t) x_k`, `n` the count of masked tokens so far."""
+    sums_BT = torch.zeros_like(values_BT)
+    running_B = values_BT.new_zeros(len(values_BT))
+    for t in range(values_BT.shape[1] - 1, -1, -1):
+        running_B = torch.where(mask[:, t], values_BT[:, t] + g * running_B, running_B)
+        sums_BT[:, t] = running_B
+    return sums_BT

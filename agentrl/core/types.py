@@ -391,11 +391,12 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What exploring a task came to: the actions to a success, None where none was found, and what
-    that cost. `first` is the number of env steps after which the first success came."""
+    """What exploring a task came to: the ways to a success that are worth playing again, the best
+    first, and what that cost. `first` is the number of env steps after which the first success
+    came."""
 
     task: Task
-    actions: tuple[Action, ...] | None = None
+    ways: tuple[tuple[Action, ...], ...] = ()
     steps: int = 0
     first: int | None = None
     cells: int = 0

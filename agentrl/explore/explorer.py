@@ -96,7 +96,7 @@ class ArchiveExplorer:
 
 
 def _progress(found: Sequence[Found], count: int) -> str:
-    solved = sum(one.actions is not None for one in found)
+    solved = sum(bool(one.ways) for one in found)
     failed = sum(one.failure is not None for one in found)
     return (
         f"explore: {len(found)} of {count} tasks, {solved} solved"

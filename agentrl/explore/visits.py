@@ -52,10 +52,9 @@ class Visits:
         except (EnvError, DeadlineError) as error:
             logger.warning("explore: task %s failed: %s", self.ground.task.id, error)
             failure = str(error)
-        way = None if self.graph is None else shortest_success(self.graph)
         return Found(
             task=self.ground.task,
-            actions=None if way is None else tuple(way),
+            ways=() if self.graph is None else ways_to_success(self.graph),
             steps=self.ground.steps,
             first=self.first,
             cells=0 if self.graph is None else len(self.graph),
@@ -159,11 +158,12 @@ class Visits:
                 self._spent.add(one.key)
 
 
-def shortest_success(graph: StateGraph) -> list[Action] | None:
-    """The fewest actions from the start to a success, of all that was seen."""
-    ways = [
-        graph.way(graph.start.key, cell.key) or cell.actions()
-        for cell in graph.cells.values()
-        if cell.is_success
-    ]
-    return min(ways, key=len) if ways else None
+def ways_to_success(graph: StateGraph) -> tuple[tuple[Action, ...], ...]:
+    """The fewest actions from the start to a success through all that was seen, and the shortest
+    that were taken in a row: where chance decides, only those lead there again."""
+    cells = [cell for cell in graph.cells.values() if cell.is_success]
+    if not cells:
+        return ()
+    taken = min((cell.actions() for cell in cells), key=len)
+    shortest = min((graph.way(graph.start.key, cell.key) or taken for cell in cells), key=len)
+    return tuple(dict.fromkeys((tuple(shortest), tuple(taken))))

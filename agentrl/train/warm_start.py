@@ -128,11 +128,10 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
         )
     )
     run.env_steps += sum(one.steps for one in found)
-    ways = [(one.task, one.actions) for one in found if one.actions is not None]
-    again = [played(run, [task], run.stage.follow(way), "explore")[0] for task, way in ways]
+    again = [played_again(run, one) for one in found if one.ways]
     solved = [group for group in again if group.trajectories[0].success]
     if run.is_first:
-        told = _told(found, again, time.perf_counter() - began)
+        told = _told(found, again, time.perf_counter() - began, run.env_steps)
         write_whole(run.folder / "explore.json", json.dumps(told, indent=1) + "\n")
     if len(solved) < len(again):
         run.say(f"explore: {len(again) - len(solved)} of {len(again)} ways did not succeed again")
@@ -146,24 +145,45 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
     return rows_of(run, "demos-train", solved[held:]), rows_of(run, "demos-dev", solved[:held])
 
 
-def _told(found: Sequence[Found], again: Sequence[Group], seconds: float) -> dict[str, Json]:
+def played_again(run: Run, found: Found) -> Group:
+    """The best of the ways that succeeds in the policy's own seat; the last one where none does."""
+    for way in found.ways:
+        [group] = played(run, [found.task], run.stage.follow(way), "explore")
+        if group.trajectories[0].success:
+            break
+    return group
+
+
+def _told(
+    found: Sequence[Found], again: Sequence[Group], seconds: float, env_steps: int
+) -> dict[str, Json]:
     """What exploring took; the steps of playing the ways again are counted with the env's."""
     keys = sorted({key for one in found for key in one.metrics})
     return {
         "tasks": len(found),
-        "solved": sum(one.actions is not None for one in found),
+        "solved": sum(bool(one.ways) for one in found),
         "failed": sum(one.failure is not None for one in found),
         "kept": sum(bool(group.trajectories[0].success) for group in again),
-        "env_steps": sum(one.steps for one in found)
-        + sum(len(group.trajectories[0].turns) for group in again),
+        "env_steps": env_steps,
         "replayed": sum(one.replayed for one in found),
         "diverged": sum(one.diverged for one in found),
         "cells": sum(one.cells for one in found),
         "first": [one.first for one in found],
-        "lengths": [len(one.actions) for one in found if one.actions is not None],
         "metrics": {key: sum(one.metrics.get(key, 0.0) for one in found) for key in keys},
+        "first_success": _first_success(found),
+        "lengths": [len(group.trajectories[0].turns) for group in again],
         "seconds": seconds,
     }
+
+
+def _first_success(found: Sequence[Found]) -> int | None:
+    """Env steps that exploring had taken when it first succeeded on any task."""
+    before = 0
+    for one in found:
+        if one.first is not None:
+            return before + one.first
+        before += one.steps
+    return None
 
 
 def _sft(run: Run, name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:

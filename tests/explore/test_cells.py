@@ -80,4 +80,4 @@ def test_an_env_is_explored_by_what_it_shows(cells: Text | Bucket | Tree, tmp_pa
     how = GoExplore(budget=2_000, steps=3, cells=cells)
     how.check(Told(length=4))
     results = found(how, Told(length=4), tmp_path)
-    assert all(result.actions is not None and result.diverged == 0 for result in results)
+    assert all(result.ways and result.diverged == 0 for result in results)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from agentrl.core.errors import ConfigError
-from agentrl.core.protocols import CellSelector
+from agentrl.core.protocols import CellSelector, Env
+from agentrl.core.types import Action, Step, Task
 from agentrl.envs.babyai import BabyAI
+from agentrl.envs.gym import Gymnasium
 from agentrl.explore.archive import Archive
 from agentrl.explore.go_explore import GoExplore
 from agentrl.explore.selectors.frontier import Frontier
@@ -22,7 +25,7 @@ def test_a_lock_is_opened_by_replay_and_all_steps_are_counted(tmp_path: Path) ->
     results = found(GoExplore(budget=2_000, steps=3), Lock(), tmp_path)
     for task, result in zip(TASKS, results, strict=True):
         rng = Random(task.seed)
-        assert result.actions == tuple(rng.choice("LR") for _ in range(8))
+        assert result.ways[0] == tuple(rng.choice("LR") for _ in range(8))
         assert result.first == result.steps <= 2_000
         assert 0 < result.replayed < result.steps
         assert (result.cells, result.diverged, result.failure) == (9, 0, None)
@@ -30,7 +33,7 @@ def test_a_lock_is_opened_by_replay_and_all_steps_are_counted(tmp_path: Path) ->
         assert archive.tasks() == [task.id for task in TASKS]
         graph = archive.load("lock/1")
     assert graph is not None
-    assert graph.way("0", "8") == list(results[1].actions or ())
+    assert graph.way("0", "8") == list(results[1].ways[0])
 
 
 def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
@@ -42,7 +45,7 @@ def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
 
 def test_the_budget_is_kept_and_what_was_seen_stays(tmp_path: Path) -> None:
     [result] = found(GoExplore(budget=40, steps=3), Lock(length=30), tmp_path, TASKS[:1])
-    assert result.actions is None
+    assert result.ways == ()
     assert result.first is None
     assert 40 <= result.steps <= 40 + 30
     assert 1 < result.cells < 30
@@ -64,7 +67,7 @@ def test_ways_that_lead_elsewhere_are_counted_and_given_up(tmp_path: Path) -> No
 def test_an_env_that_breaks_costs_its_task_and_no_other(tmp_path: Path) -> None:
     results = found(GoExplore(budget=30, steps=3), Lock(length=30, breaks_at=12), tmp_path)
     assert all("jammed" in (result.failure or "") for result in results), "each env is a new one"
-    assert [result.actions for result in results] == [None] * 3
+    assert [result.ways for result in results] == [()] * 3
     assert all(result.cells > 1 for result in results)
     with Archive(tmp_path / "archive.sqlite") as archive:
         assert len(archive.tasks()) == 3
@@ -76,12 +79,26 @@ def test_snapshots_cost_no_steps_and_find_a_way_through_a_locked_door(tmp_path: 
     results = found(GoExplore(), env, tmp_path, tasks)
     for task, result in zip(tasks, results, strict=True):
         assert result.replayed == 0
-        assert result.actions is not None
-        assert len(result.actions) <= 24
-        env.reset(task)
-        for action in result.actions:
-            step = env.step(action)
-        assert step.info["success"]
+        assert len(result.ways[0]) <= 24
+        assert played(env, task, result.ways[0])
+
+
+def played(env: Env, task: Task, way: Sequence[Action]) -> bool:
+    env.reset(task)
+    for action in way:
+        step = env.step(action)
+    assert isinstance(step, Step)
+    return bool(step.info.get("success"))
+
+
+def test_where_chance_decides_the_way_that_was_taken_leads_there_again(tmp_path: Path) -> None:
+    env = Gymnasium(id="FrozenLake-v1", kwargs={"is_slippery": True}, split_by="seed")
+    tasks = env.tasks("train")[:6]
+    results = found(GoExplore(budget=2_000), env, tmp_path, tasks)
+    pairs = [(task, one.ways) for task, one in zip(tasks, results, strict=True) if one.ways]
+    assert len(pairs) >= 4
+    assert any(len(ways) == 2 for _, ways in pairs)
+    assert all(played(env, task, ways[-1]) for task, ways in pairs)
 
 
 def test_an_env_without_what_it_takes_is_refused() -> None:
@@ -116,4 +133,4 @@ def test_visits_tell_what_was_known_when_and_cells_what_was_shown(tmp_path: Path
 )
 def test_each_selector_opens_the_lock(selector: CellSelector, tmp_path: Path) -> None:
     results = found(GoExplore(budget=2_000, steps=3, selector=selector), Lock(), tmp_path)
-    assert all(result.actions is not None for result in results)
+    assert all(result.ways for result in results)

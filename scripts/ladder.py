@@ -1,0 +1,249 @@
+"""The ladder: sparse tasks, with and without exploring, at the same budget of env steps.
+
+    python scripts/ladder.py                     # run what is missing, then write docs/ladder.md
+    python scripts/ladder.py --task doorkey      # only this task (again for several)
+    python scripts/ladder.py --table             # only write the page
+    python scripts/ladder.py --check             # only say whether the page is what the JSON says
+
+Tasks, budgets, arms and rules stand in scripts/ladder.yaml and scripts/ladder/TASK.yaml. A finished
+run lies in docs/ladder/, one small JSON each.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+RULES = yaml.safe_load((ROOT / "scripts" / "ladder.yaml").read_text())
+KEPT = ROOT / "docs" / "ladder"
+PAGE = ROOT / "docs" / "ladder.md"
+STORY = KEPT / "notes.md"
+"""What people wrote about it: changes of the rules, and what was seen."""
+ALONE = ("grpo", "gigpo")
+Entry = dict[str, Any]
+
+
+def recipe(task: str) -> Path:
+    """The task's config."""
+    return ROOT / "scripts" / "ladder" / f"{task}.yaml"
+
+
+def run(task: str, arm: str, seed: int) -> Entry:
+    """Train once; what is kept of it."""
+    python = ROOT / RULES["tasks"][task]["venv"] / "bin" / "python"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(python), "-m", "agentrl", "train", str(recipe(task))]
+        command += [f"run.folder={folder}", "run.name=run", f"run.seed={seed}"]
+        done = subprocess.run(
+            command + RULES["arms"][arm]["keys"],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            timeout=3600,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return {"task": task, "arm": arm, "seed": seed, **read(Path(folder) / "run", done)}
+
+
+def read(folder: Path, done: subprocess.CompletedProcess[str]) -> Entry:
+    """Of a finished run its successes, its curve and what it cost; of another one why it ended."""
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]}
+    [summary] = json.loads((folder / "summary.json").read_text())
+    metrics = lines(folder / "metrics.jsonl")
+    evals = lines(folder / "evals.jsonl")
+    last = next(e for e in reversed(evals) if e["name"] in ("final", "sft", "start"))
+    found = folder / "explore.json"
+    explored = json.loads(found.read_text()) if found.exists() else None
+    spent = {line["step"]: int(line["run/env_steps"]) for line in metrics}
+    began = summary["env_steps"] if not spent else min(spent.values())
+    curve = [
+        [spent.get(e["step"], explored["env_steps"] if explored else began), e["success"]]
+        for e in evals
+        if e["name"] in ("sft", "start", "step")
+    ]
+    return {
+        "successes": last["successes"],
+        "episodes": last["episodes"],
+        "env_steps": summary["env_steps"],
+        "steps": summary["steps"],
+        "first": first_success(explored, metrics),
+        "explored": explored and {key: explored[key] for key in ("tasks", "solved", "env_steps")},
+        "curve": curve,
+        "trained_tokens": int(sum(line.get("loss/tokens", 0.0) for line in metrics)),
+        "seconds": summary["seconds"],
+        "cpu_seconds": summary["cpu_seconds"],
+        "versions": json.loads((folder / "versions.json").read_text()),
+    }
+
+
+def first_success(explored: Entry | None, metrics: Sequence[Entry]) -> int | None:
+    """Env steps of the run when it first saw a success: exactly where it explored, else at the end
+    of the first training step with one."""
+    if explored and explored["first_success"] is not None:
+        return int(explored["first_success"])
+    hits = (int(line["run/env_steps"]) for line in metrics if line["rollout/success"])
+    return next(hits, None)
+
+
+def lines(path: Path) -> list[Entry]:
+    """The objects of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def area(entry: Entry, budget: int) -> float:
+    """Mean success over the budget of env steps: 0 before the first evaluation, then what the last
+    one said (0 to 1)."""
+    points = [(min(at, budget), success) for at, success in entry["curve"]]
+    ends = [*(at for at, _ in points[1:]), budget]
+    spans = zip(points, ends, strict=True)
+    return float(sum(success * (end - at) for (at, success), end in spans)) / budget
+
+
+def path_of(task: str, arm: str, seed: int) -> Path:
+    """Where a run's JSON lies."""
+    return KEPT / f"{task}-{arm}-{seed}.json"
+
+
+def kept(task: str, arm: str) -> list[Entry]:
+    """The finished runs of an arm on a task."""
+    paths = [path_of(task, arm, seed) for seed in RULES["seeds"]]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def share(entry: Entry) -> float:
+    """Success on the test tasks; a run that ended without a policy has none."""
+    return 0.0 if "error" in entry else entry["successes"] / entry["episodes"]
+
+
+def row(task: str, arm: str, runs: Sequence[Entry]) -> str:
+    """One line of a task's table."""
+    whole = [r for r in runs if "error" not in r]
+    solved = sum(share(r) >= RULES["solved"] for r in runs)
+    budget = yaml.safe_load(recipe(task).read_text())["run"]["env_steps"]
+    firsts = [r["first"] for r in whole]
+    seen = [f"{first:,}" if first is not None else "never" for first in firsts]
+    areas = statistics.fmean(area(r, budget) for r in whole) if whole else math.nan
+    cpu = statistics.median(r["cpu_seconds"] for r in whole) if whole else math.nan
+    each = " / ".join(f"{share(r):.2f}" for r in runs)
+    mean = statistics.fmean(map(share, runs))
+    title = RULES["arms"][arm]["title"]
+    return (
+        f"| {title} | {solved} of {len(runs)} | **{mean:.2f}** | {each} | {' / '.join(seen)} | "
+        f"{areas:.2f} | {cpu:.0f} |"
+    )
+
+
+def page() -> str:
+    """The Markdown of docs/ladder.md from the JSON that is there."""
+    text = [
+        "# The ladder",
+        "",
+        "Generated by `make ladder` from `docs/ladder/`; do not edit. Sparse tasks, with and",
+        "without exploring, at the same budget of env steps. Rules and arms:",
+        "[scripts/ladder.yaml](../scripts/ladder.yaml). A run solves its task if it succeeds on",
+        f"at least {100 * RULES['solved']:.0f} % of 100 test tasks from their true starts.",
+        "First success: env steps of the run when it first saw one. Area: mean success over the",
+        "budget. CPU: seconds of a whole run on one core, evaluations included (median).",
+        "",
+        "| arm | what it may use beside the policy's own episodes |",
+        "| --- | --- |",
+        *(f"| {arm['title']} | {arm['may']} |" for arm in RULES["arms"].values()),
+        "",
+        *summary(),
+    ]
+    for task, about in RULES["tasks"].items():
+        text += section(task, about)
+    story = [STORY.read_text().rstrip(), ""] if STORY.exists() else []
+    return "\n".join([*text, *story])
+
+
+def summary() -> list[str]:
+    """Runs that solved their task, for each arm and task."""
+    tasks, arms = RULES["tasks"], RULES["arms"]
+    head = f"| task | {' | '.join(arm['title'] for arm in arms.values())} |"
+    rows = []
+    for task in tasks:
+        cells = []
+        for arm in arms:
+            runs = kept(task, arm)
+            hits = sum(share(r) >= RULES["solved"] for r in runs)
+            cells.append(f"{hits} of {len(runs)}" if runs else "not run")
+        rows.append(f"| {tasks[task]['title']} | {' | '.join(cells)} |")
+    return ["Runs that solved their task:", "", head, "| --- " * (len(arms) + 1) + "|", *rows, ""]
+
+
+def section(task: str, about: Entry) -> list[str]:
+    """A task's table; nothing where no run is finished."""
+    found = [(arm, runs) for arm in RULES["arms"] if (runs := kept(task, arm))]
+    if not found:
+        return []
+    settings = yaml.safe_load(recipe(task).read_text())
+    env = ", ".join(f"{k} {v}" for k, v in settings["env"].items() if not k.endswith("_tasks"))
+    whole = [r for _, runs in found for r in runs if "error" not in r]
+    versions: Entry = whole[0]["versions"] if whole else {}
+    failed = [
+        f"{RULES['arms'][arm]['title']}, seed {r['seed']}: {r['error'][0]}"
+        for arm, runs in found
+        for r in runs
+        if "error" in r
+    ]
+    return [
+        f"## {about['title']}",
+        "",
+        f"`scripts/ladder/{task}.yaml`: {env}; {settings['run']['env_steps']:,} env steps.",
+        "",
+        "| arm | solved | success | each seed | first success | area | CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(row(task, arm, runs) for arm, runs in found),
+        "",
+        *([f"Ended early: {'; '.join(failed)}.", ""] if failed else []),
+        f"Python {versions.get('python')}, torch {versions.get('torch')}, transformers "
+        f"{versions.get('transformers')}.",
+        "",
+    ]
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    parser = argparse.ArgumentParser(description="Regenerate docs/ladder.md.")
+    parser.add_argument("--task", choices=RULES["tasks"], action="append", help="only this task")
+    parser.add_argument("--arm", choices=RULES["arms"], action="append", help="only this arm")
+    parser.add_argument("--seed", type=int, action="append", help="only this seed")
+    parser.add_argument("--again", action="store_true", help="run everything anew")
+    parser.add_argument("--table", action="store_true", help="only write the page")
+    parser.add_argument("--check", action="store_true", help="only compare the page with the JSON")
+    args = parser.parse_args()
+    if args.check:
+        if PAGE.read_text() != page():
+            sys.exit("docs/ladder.md is not what docs/ladder/*.json say: ladder.py --table")
+        return
+    KEPT.mkdir(parents=True, exist_ok=True)
+    wanted = itertools.product(
+        args.seed or RULES["seeds"], args.task or RULES["tasks"], args.arm or RULES["arms"]
+    )
+    for seed, task, arm in [] if args.table else wanted:
+        path, venv = path_of(task, arm, seed), RULES["tasks"][task]["venv"]
+        if not (ROOT / venv).exists():
+            print(f"NOT RUN: {task} needs {venv} (make ladder installs it)", flush=True)
+        elif args.again or not path.exists():
+            print(f"=== {task} {arm} seed {seed}", flush=True)
+            path.write_text(json.dumps(run(task, arm, seed), indent=1) + "\n")
+    PAGE.write_text(page())
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

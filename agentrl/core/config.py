@@ -16,10 +16,12 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from agentrl.core import protocols, registry
 from agentrl.core.channel import Channel
+from agentrl.core.critic import Critic
 from agentrl.core.errors import ConfigError
 from agentrl.core.loading import load
 from agentrl.core.presets import with_preset
 from agentrl.core.shapes import DefaultPart, Named, Slot
+from agentrl.core.thinking import Thinking as Thinking
 from agentrl.core.types import Json, Split
 
 Count = Annotated[int, Ge(1)]
@@ -143,28 +145,6 @@ class Rollout:
             raise ConfigError(
                 f"max_staleness: must be at least 1 under rollout.mode={self.mode} (1 and 2 are "
                 "usual); with 0 no episode may run ahead of the trainer, which is mode=sync"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thinking:
-    """Replies that reason before they act; the action is looked for behind the reasoning."""
-
-    budget: Count = 256
-    """Tokens of one reply after which reasoning that still goes on is ended (1 or more). The tokens
-    that end it are not sampled and not trained."""
-    opening: str = "<think>"
-    """The text that begins the reasoning; the chat template may have written it already."""
-    closing: str = "</think>"
-    """The text that ends it."""
-    ending: str = "\n</think>\n\n"
-    """What is written where the budget ends it; holds `closing`."""
-
-    def __post_init__(self) -> None:
-        if not self.opening or not self.closing or self.closing not in self.ending:
-            raise ConfigError(
-                "thinking: expected an opening, a closing, and an ending that holds the closing "
-                f"(got {self.opening!r}, {self.closing!r}, {self.ending!r})"
             )
 
 
@@ -355,6 +335,8 @@ class Config:
     """A supervised warm start on the expert's episodes; `none` starts from the model as it is."""
     optim: Optim = field(default_factory=Optim)
     """How the weights are updated."""
+    critic: Critic | None = None
+    """A model of values, for the advantages that need one; `critic={}` takes the defaults."""
     scorer: Annotated[protocols.Scorer, Slot("scorer")] = field(
         default_factory=DefaultPart("scorer", "padded")
     )

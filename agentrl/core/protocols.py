@@ -23,6 +23,7 @@ from agentrl.core.exploring import Proposer as Proposer
 from agentrl.core.exploring import Question as Question
 from agentrl.core.exploring import StartSampler as StartSampler
 from agentrl.core.exploring import Voice as Voice
+from agentrl.core.sinks import Sink as Sink
 from agentrl.core.types import (
     Action,
     AdvantageOut,
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 
     from agentrl.core.tensors import Counts, LossOut, Scores, Siblings
     from agentrl.core.types import Row
-    from agentrl.track.trajectories import EpisodeRecord
 
 T = TypeVar("T")
 RunsIn = Literal["inline", "thread", "process"]
@@ -247,6 +247,10 @@ class Play(Protocol):
         """One episode; a failed one is returned as data."""
         ...
 
+    async def greedy(self, task: Task, start: Start, *, group: int) -> Trajectory | None:
+        """The greedy episode of a group (`Group.greedy`); None where no estimator needs one."""
+        ...
+
     async def score(self, group: Group) -> Group:
         """The group with its rewards, given the moment it completes."""
         ...
@@ -280,7 +284,8 @@ class GroupReward(Protocol):
 
 
 class Advantage(Protocol):
-    """Credit. `needs` names what the loop must compute: values, entropies, ref_logprobs."""
+    """Credit. `needs` names what must be there: values, entropies, ref_logprobs, state_keys,
+    greedy (`Group.greedy`)."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -441,26 +446,3 @@ class Scorer(Protocol):
     ) -> Scores:
         """Entropies are detached unless `entropy_grad` asks for their gradient."""
         ...
-
-
-class Sink(Protocol):
-    """Where metrics and trajectories go."""
-
-    def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
-        """Begin, or go on after step `resumed`: what was logged for later steps is taken back."""
-
-    def episodes(self, step: int, episodes: Sequence[EpisodeRecord]) -> None:
-        """The step's training episodes, before its `log`: a sink shows a few of them or none."""
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The step's metrics. A sink that cannot write them says so once and never raises for it:
-        training goes on."""
-
-    def evaluation(self, step: int, name: str, numbers: Mapping[str, float]) -> None:
-        """An evaluation's success, reward and so on; `name` says of whom (`dev`, `final`, ...)."""
-
-    def say(self, text: str) -> None:
-        """One line for people."""
-
-    def close(self) -> None:
-        """Write what is left; may be called twice. Raises `TrackError` if metrics are lost."""

@@ -298,6 +298,9 @@ class Group:
     bonus: tuple[tuple[float, ...], ...] | None = None
     """Advantages of the second channel, `[trajectory][turn]`, before their coefficient; None where
     it is off."""
+    greedy: Trajectory | None = None
+    """The greedy episode of the same task and start, where an estimator needs one; it is scored,
+    but no sibling: it is in no statistics and is not trained on."""
 
     @property
     def scored(self) -> tuple[int, ...]:
@@ -365,10 +368,13 @@ class Scored:
     """All groups of one step, plus whatever the estimator's `needs` asked for.
 
     The optional fields are ragged, `[group][trajectory][token]` over sampled tokens in turn order.
+    `values` are the critic's, of the state in which the token was sampled; `end_values`,
+    `[group][trajectory]`, are of the state behind the last one.
     """
 
     groups: tuple[Group, ...]
     values: Sequence[Sequence[Sequence[float]]] | None = None
+    end_values: Sequence[Sequence[float]] | None = None
     entropies: Sequence[Sequence[Sequence[float]]] | None = None
     ref_logprobs: Sequence[Sequence[Sequence[float]]] | None = None
 
@@ -411,13 +417,14 @@ class Found:
 class AdvantageOut:
     """Advantages `[group][trajectory]`: a float, or a list per turn or per sampled token (`level`).
 
-    None marks a trajectory that is left out. `returns` are value targets of the same shape;
-    `keep` is a loss mask `[group][trajectory][token]` over sampled tokens in turn order.
+    None marks a trajectory that is left out. `returns` are the critic's targets and `keep` is a
+    loss mask, both `[group][trajectory][token]` over sampled tokens in turn order, whatever the
+    level; a target of NaN is none.
     """
 
     values: tuple[tuple[float | Sequence[float] | None, ...], ...]
     level: Level
-    returns: tuple[tuple[float | Sequence[float] | None, ...], ...] | None = None
+    returns: tuple[tuple[Sequence[float] | None, ...], ...] | None = None
     keep: tuple[tuple[Sequence[bool] | None, ...], ...] | None = None
     metrics: Mapping[str, Sum] = field(default_factory=dict)
 

@@ -15,21 +15,23 @@ from agentrl.core.types import Failure, Group, Score, Stop, Trajectory
 
 
 async def score_group(group: Group, reward: Reward, *, timeout_s: float) -> Group:
-    """The group with a score on every sibling that did not fail.
+    """The group with a score on every sibling that did not fail, and on its greedy episode; a
+    judge sees that one as the last sibling.
 
     A reward that raises or is late makes its trajectory a failure (`where="reward"`); one that
     answers None or NaN leaves it unscored. Siblings go on in both cases.
     """
-    valid = [i for i, t in enumerate(group.trajectories) if not t.stop.is_failure]
-    episodes = [group.trajectories[i] for i in valid]
+    played = [*group.trajectories, *([group.greedy] if group.greedy is not None else [])]
+    valid = [i for i, t in enumerate(played) if not t.stop.is_failure]
+    episodes = [played[i] for i in valid]
     if isinstance(reward, GroupReward):
         answers = await _all_at_once(reward, episodes, timeout_s)
     else:
         answers = list(await asyncio.gather(*(_one(reward, t, timeout_s) for t in episodes)))
-    scored = list(group.trajectories)
     for i, answer in zip(valid, answers, strict=True):
-        scored[i] = _with(scored[i], answer)
-    return replace(group, trajectories=tuple(scored))
+        played[i] = _with(played[i], answer)
+    greedy = played.pop() if group.greedy is not None else None
+    return replace(group, trajectories=tuple(played), greedy=greedy)
 
 
 class _Broken(NamedTuple):

@@ -66,7 +66,8 @@ def read_groups(path: Path) -> list[Group]:
 
 def _plain(group: Group) -> dict[str, Any]:
     raw = asdict(group)
-    for trajectory in raw["trajectories"]:
+    greedy = raw["greedy"]
+    for trajectory in [*raw["trajectories"], *([greedy] if greedy is not None else [])]:
         for image in trajectory["pixels"].values():
             image["png"] = base64.b64encode(image["png"]).decode()
     return raw
@@ -80,6 +81,7 @@ def _group(raw: Mapping[str, Any]) -> Group:
             "start": _start(raw["start"]),
             "trajectories": tuple(_trajectory(t) for t in raw["trajectories"]),
             "bonus": raw["bonus"] and tuple(map(tuple, raw["bonus"])),
+            "greedy": None if raw["greedy"] is None else _trajectory(raw["greedy"]),
         }
     )
 

@@ -45,7 +45,8 @@ def all_groups(share: Share, groups: Sequence[Group]) -> list[Group]:
 
 def _slim(group: Group) -> Group:
     trajectories = tuple(_slim_trajectory(t) for t in group.trajectories)
-    return replace(group, trajectories=trajectories, is_remote=True)
+    greedy = None if group.greedy is None else _slim_trajectory(group.greedy)
+    return replace(group, trajectories=trajectories, greedy=greedy, is_remote=True)
 
 
 def _slim_trajectory(trajectory: Trajectory) -> Trajectory:

@@ -59,25 +59,33 @@ class Worker:
         step: int = 0,
         share: Share | None = None,
         more: Callable[[int], Sequence[Task]] | None = None,
+        greedy: bool = False,
     ) -> list[Group]:
         """Scored groups of every task. `label` and `step` decide the seeds of the episodes.
 
         Of several processes each plays its share, and the groups of the others come back slim
         (`Group.is_remote`). `share=Solo()` plays everything here. `more` gives the tasks of
-        further batches to strategies that ask for them.
+        further batches to strategies that ask for them. `greedy` plays a greedy episode beside each
+        group.
 
         Raises:
             ConfigError: the group is larger than episode numbers allow.
         """
         share = share or self.share
         play = self._playing(agent, group_size, derive_seed(self.seed, label, step), share)
-        play.further = more
+        play.further, play.is_greedy = more, greedy
         with _one_clear_error():
             groups = await self.strategy.collect(own_tasks(share, tasks), play)
         return all_groups(share, groups)
 
     def one_by_one(
-        self, *, agent: Agent, group_size: int, label: str, gate: Gate | None = None
+        self,
+        *,
+        agent: Agent,
+        group_size: int,
+        label: str,
+        gate: Gate | None = None,
+        greedy: bool = False,
     ) -> PlayGroup:
         """Plays groups that are asked for one at a time, at any time; `label` and a group's number
         decide the seeds of its episodes, which wait at `gate` before each turn.
@@ -86,7 +94,7 @@ class Worker:
             ConfigError: the group is larger than episode numbers allow.
         """
         play = self._playing(agent, group_size, derive_seed(self.seed, label), self.share)
-        play.gate = gate
+        play.gate, play.is_greedy = gate, greedy
 
         async def play_group(task: Task, number: int) -> Group:
             with _one_clear_error():
@@ -96,9 +104,9 @@ class Worker:
         return play_group
 
     def _playing(self, agent: Agent, group_size: int, seed: int, share: Share) -> _Playing:
-        if group_size > SIBLINGS:
+        if group_size >= SIBLINGS:
             raise ConfigError(
-                f"expected at most {SIBLINGS} episodes of a task, got {group_size}: lower "
+                f"expected fewer than {SIBLINGS} episodes of a task, got {group_size}: lower "
                 "rollout.group_size or eval.samples"
             )
         return _Playing(
@@ -129,6 +137,8 @@ class _Playing:
     first: int = 0
     """Number of the strategy's first group."""
     gate: Gate | None = None
+    is_greedy: bool = False
+    """A greedy episode is played beside each group."""
 
     def more(self, batch: int) -> Sequence[Task]:
         """This rank's share of the batch's tasks."""
@@ -203,6 +213,13 @@ class _Playing:
         finally:
             await pool.release(env, is_broken=is_broken)
         return trajectory
+
+    async def greedy(self, task: Task, start: Start, *, group: int) -> Trajectory | None:
+        """The episode that follows the group's last, sampled greedily."""
+        if not self.is_greedy or not isinstance(self.agent, EngineAgent):
+            return None
+        play = replace(self, agent=replace(self.agent, greedy=True))
+        return await play(task, start, group=group, sibling=self.group_size)
 
     async def score(self, group: Group) -> Group:
         """The group with its rewards."""

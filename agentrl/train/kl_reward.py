@@ -22,8 +22,12 @@ Turns = list[list[float]]
 """One number for each sampled token of a trajectory, `[turn][token]`."""
 Ragged = list[list[list[float]]]
 """The same of a step, `[group][trajectory][token]`."""
-PerToken = Literal["ref_logprobs", "entropies"]
-FILLED_BY: dict[PerToken, str] = {"ref_logprobs": "with_reference", "entropies": "with_old"}
+PerToken = Literal["ref_logprobs", "entropies", "values"]
+FILLED_BY: dict[PerToken, str] = {
+    "ref_logprobs": "with_reference",
+    "entropies": "with_old",
+    "values": "Critic.valued",
+}
 
 
 def scored_step(
@@ -34,9 +38,9 @@ def scored_step(
     share: Share,
     needs: frozenset[str] = frozenset(),
 ) -> tuple[Scored, dict[str, Sum]]:
-    """The step as an estimator sees it, and metrics: with the `ref_logprobs` and `entropies` it
-    needs, and with scores less the KL where that is placed in the reward. The given groups stay as
-    they are.
+    """The step as an estimator sees it, and metrics: with the `ref_logprobs`, `entropies` and
+    `values` it needs, and with scores less the KL where that is placed in the reward. The given
+    groups stay as they are.
 
     Rows are those of this rank; the groups of other ranks get theirs by `share`.
 
@@ -50,7 +54,14 @@ def scored_step(
         else ({}, None)
     )
     _, entropies = _of_all(groups, rows, "entropies", share) if "entropies" in needs else ({}, None)
-    found = Scored(groups=tuple(groups), ref_logprobs=ref_logprobs, entropies=entropies)
+    _, values = _of_all(groups, rows, "values", share) if "values" in needs else ({}, None)
+    found = Scored(
+        groups=tuple(groups),
+        ref_logprobs=ref_logprobs,
+        entropies=entropies,
+        values=values,
+        end_values=_end_values(groups, rows, share) if "values" in needs else None,
+    )
     if kl is None or not in_reward:
         return found, {}
     charged, sums = [], []
@@ -86,7 +97,7 @@ def _by_turn(
 ) -> dict[tuple[int, int], Turns]:
     found: dict[tuple[int, int], Turns] = {}
     for item in rows:
-        numbers = item.ref_logprobs if name == "ref_logprobs" else item.entropies
+        numbers: tuple[float, ...] | None = getattr(item, name)
         if numbers is None:
             raise DataError(f"expected rows with {name}: call {FILLED_BY[name]} before")
         turns = groups[item.row.group].trajectories[item.row.trajectory].turns
@@ -95,6 +106,20 @@ def _by_turn(
             if k >= 0:
                 values[k].append(value)
     return found
+
+
+def _end_values(
+    groups: Sequence[Group], rows: Sequence[TrainRow], share: Share
+) -> list[list[float]]:
+    """`[group][trajectory]`: the value behind the last token of its last row, 0 without rows."""
+    own = {
+        item.key: item.value_after or 0.0 for item in rows
+    }  # a later row takes an earlier's place
+    by_key = {key: value for part in share.exchange(own) for key, value in part.items()}
+    return [
+        [by_key.get((g, i), 0.0) for i in range(len(group.trajectories))]
+        for g, group in enumerate(groups)
+    ]
 
 
 def _penalties(trajectory: Trajectory, reference: Turns, kl: Kl) -> list[float]:

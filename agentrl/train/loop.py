@@ -23,6 +23,7 @@ from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Sum, Task, Trajectory, merge_metrics
 from agentrl.rollout.background import BackgroundLoop, Loop
 from agentrl.rollout.fold import fold
+from agentrl.train.critic import aimed
 from agentrl.train.high_entropy import credited
 from agentrl.train.kl_reward import scored_step
 from agentrl.train.opening import open_run
@@ -74,6 +75,8 @@ def train(config: Config, resume: Resume = "never") -> Path:
             credit = spread(folded, kept, values, shared=config.rollout.shared)
             credit = second.added(credit, folded, kept, config.rollout.shared)
             items, focus = credited(rows, credit, config.entropy, config.parallel)
+            parts = minibatches(aimed(items, kept, values), kept, config, step)
+            worth = run.critic.fit(parts) if run.critic is not None else {}
 
             run.restart()
             losses = [
@@ -86,7 +89,8 @@ def train(config: Config, resume: Resume = "never") -> Path:
                     budget=config.optim.tokens_per_microbatch,
                     grad_clip=config.optim.grad_clip,
                 )
-                for part in minibatches(items, kept, config, step)
+                for part in parts
+                if config.critic is None or step >= config.critic.warmup
             ]
             gap = run.push(items)
 
@@ -100,7 +104,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 "optim/lr": Sum(rate),
                 "rollout/temperature": Sum(heat),
             }
-            found = {**selection, **second.metrics, **penalty, **values.metrics, **focus}
+            found = {**selection, **second.metrics, **penalty, **values.metrics, **focus, **worth}
             found |= merge_metrics(losses)
             if config.entropy is not None:
                 config.entropy.observe(found.get("loss/entropy", Sum(0.0, 0.0)).mean)
@@ -126,7 +130,8 @@ def event_loop(config: Config) -> AbstractContextManager[Loop]:
 def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
     """Logprobs under the weights before the update (unless there is one update and nobody asks for
     entropies: then the live forward serves, detached) or the sampler's own, as `optim.old` says,
-    and under the reference if there is a KL, or a loss that compares siblings."""
+    and under the reference if there is a KL, or a loss that compares siblings; values where there
+    is a critic."""
     config, budget = run.config, run.config.optim.tokens_per_microbatch
     # Sharded weights are gathered in every forward pass, so all ranks must make as many.
     meeting = None if config.parallel.shares_module else config.parallel
@@ -147,7 +152,7 @@ def prepare(run: Run, items: Sequence[TrainRow]) -> list[TrainRow]:
             ready = with_reference(
                 ready, config.scorer, run.stage.policy.module, budget, adapter_off()
             )
-    return ready
+    return ready if run.critic is None else run.critic.valued(ready)
 
 
 def minibatches(

@@ -26,6 +26,7 @@ from agentrl.core.protocols import GroupLoss, Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
 from agentrl.rollout.background import Loop
 from agentrl.train.checkpoint import Checkpoints, step_of, write_whole
+from agentrl.train.critic import check_critic
 from agentrl.train.lora import add_lora
 from agentrl.train.objective import Objective
 from agentrl.train.resume import Resume, find_point, read_progress, take_back
@@ -233,7 +234,10 @@ def check_alike(config: Config) -> None:
 
 def check_needs(config: Config) -> None:
     """Refuse what this run cannot have: an estimator's needs, an expert to learn from, tasks."""
-    available = {"entropies"}
+    available = {"entropies", "greedy"}
+    check_critic(config)
+    if config.critic is not None:
+        available.add("values")
     if config.needs_reference:
         available.add("ref_logprobs")
     if "state_key" in abilities(config.env):

@@ -30,6 +30,12 @@ class TrainRow:
     ref_logprobs: tuple[float, ...] | None = None
     entropies: tuple[float, ...] | None = None
     """Under the weights that gave `old_logprobs` (nats)."""
+    values: tuple[float, ...] | None = None
+    """The critic's, of the state before each token."""
+    value_after: float | None = None
+    """The critic's, of the state behind the last token."""
+    targets: tuple[float, ...] | None = None
+    """What the critic should have said of each token's state; NaN where nothing is known."""
 
     @classmethod
     def blank(cls, row: Row) -> TrainRow:

@@ -30,6 +30,7 @@ from agentrl.rollout.group import commonest_failure
 from agentrl.track.jsonl import finite
 from agentrl.track.trajectories import EpisodeRecord, record, write_episodes
 from agentrl.train.checkpoint import Checkpoints
+from agentrl.train.critic import Critic, build_critic
 from agentrl.train.objective import Objective
 from agentrl.train.optim import build_optimiser, learning_rate, set_learning_rate
 from agentrl.train.outbox import Outbox
@@ -62,6 +63,8 @@ class Run:
     reference: torch.nn.Module | None = None
     trained: torch.nn.Module | None = None
     """The module as the backend wrapped it."""
+    critic: Critic | None = None
+    """What values are learned by."""
     version: int = 0
     told: set[str] = field(default_factory=set)
     """What was said once and is not said again."""
@@ -152,6 +155,7 @@ class Run:
             policy.module = copy.deepcopy(module)
             self.loop.run(config.engine.start(policy))
         self.trained = config.parallel.wrap(module, partial(build_optimiser, settings=config.optim))
+        self.critic = build_critic(config, module)
         for line in config.scorer.check(self.module):
             self.say(line)
         self.source = build_source(
@@ -165,6 +169,8 @@ class Run:
         )
         if self.resumed is not None:
             config.parallel.load(self.resumed / TRAINER)
+            if self.critic is not None:
+                self.critic.load(self.resumed / TRAINER)
             self.loop.run(config.engine.load_weights(self._pushed(), self.version))
             self.source.restore(self.resumed, self.version)
             return
@@ -364,6 +370,8 @@ class Run:
                 self.progress(step).write(folder)
             if self.trained is not None:
                 self.config.parallel.save(folder / TRAINER)
+            if self.critic is not None:
+                self.critic.save(folder / TRAINER)
             if self.source is not None:
                 self.source.save(folder)
 
@@ -461,7 +469,6 @@ class Run:
         groups: Sequence[Group],
         rows: Sequence[TrainRow] = (),
     ) -> list[EpisodeRecord]:
-        """This rank's episodes into `trajectories/NAME.parquet`; how they are recorded."""
         """This rank's episodes into `trajectories/NAME.parquet`; how they are recorded."""
         tokenizer = self.stage.policy.tokenizer
 

@@ -105,6 +105,7 @@ class InStep:
                 label="train",
                 step=step,
                 more=lambda batch: self.tasks(step, derive_seed(seed, "more", batch)),
+                greedy="greedy" in self.config.advantage.needs,
             )
         )
 
@@ -161,6 +162,7 @@ class InFlight:
                 group_size=settings.group_size,
                 label="train",
                 gate=gate,
+                greedy="greedy" in self.config.advantage.needs,
             ),
             task_of=lambda number: own_tasks(share, following(number // own))[number % own],
             gate=gate,

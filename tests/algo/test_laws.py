@@ -274,7 +274,7 @@ def plain_step(seed: int) -> list[Group]:
 def permuted(step: Scored, orders: Sequence[Sequence[int]]) -> Scored:
     """Every group's siblings in another order, and the groups backwards."""
 
-    def mixed(ragged_values: Sequence[Sequence[Sequence[float]]] | None) -> object:
+    def mixed(ragged_values: Sequence[Sequence[object]] | None) -> object:
         assert ragged_values is not None
         return [[g[i] for i in o] for g, o in zip(ragged_values, orders, strict=True)][::-1]
 
@@ -285,6 +285,7 @@ def permuted(step: Scored, orders: Sequence[Sequence[int]]) -> Scored:
     return Scored(
         groups=groups[::-1],
         values=mixed(step.values),  # type: ignore[arg-type]
+        end_values=mixed(step.end_values),  # type: ignore[arg-type]
         entropies=mixed(step.entropies),  # type: ignore[arg-type]
         ref_logprobs=mixed(step.ref_logprobs),  # type: ignore[arg-type]
     )

@@ -85,7 +85,10 @@ def test_a_section_lists_its_keys_as_overrides() -> None:
     [
         ("optim.lrr", "optim.lrr: unknown key; did you mean 'lr'? (known: lr, schedule, "),
         ("lrr", "lrr: unknown key; did you mean 'lora'? (known: run, model, "),
-        ("lr", "lr: unknown key; did you mean 'sft.lr' or 'optim.lr'? (known: run, model, "),
+        (
+            "lr",
+            "lr: unknown key; did you mean 'sft.lr' or 'optim.lr' or 'critic.lr'? (known: run, ",
+        ),
         (
             "advantage.epss",
             "advantage.epss: unknown key; did you mean 'eps'? (known: scale, eps, ",

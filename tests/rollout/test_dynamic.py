@@ -51,6 +51,9 @@ class Scripted:
         value = float(sibling) if task.id.startswith("mixed") else 1.0
         return Trajectory(task=task, turns=(), stop=Stop.DONE, score=Score(value=value))
 
+    async def greedy(self, task: Task, start: Start, *, group: int) -> None:
+        return None
+
     async def score(self, group: Group) -> Group:
         return group
 

@@ -150,6 +150,18 @@ def test_a_judge_that_hangs_is_cut_and_one_nan_of_its_answers_spoils_one_sibling
     assert values(scored(Judge(answer=["a", 1.0, None]))) == [None, 1.0, None, None]
 
 
+@pytest.mark.parametrize("reward", [EnvReward(), Judge(answer=[1.0, 2.0, 3.0, 4.0])])
+def test_a_greedy_episode_is_scored_like_a_sibling_and_is_none(reward: Reward) -> None:
+    group = replace(GROUP, greedy=episode(1.0, success=True))
+    found = asyncio.run(score_group(group, reward, timeout_s=5.0))
+    assert len(found.trajectories) == len(GROUP.trajectories)
+    assert found.greedy is not None
+    assert found.greedy.score is not None
+    assert found.greedy.score.value == (2.0 if isinstance(reward, EnvReward) else 4.0)
+    broken = asyncio.run(score_group(replace(group, greedy=BROKEN), reward, timeout_s=5.0))
+    assert broken.greedy == BROKEN
+
+
 def test_a_group_of_failures_asks_no_judge() -> None:
     @dataclass(frozen=True)
     class Never(Judge):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,12 @@ def test_a_group_comes_back_as_it_was(tmp_path: Path) -> None:
     write_groups(path, [GROUP, GROUP])
     assert read_groups(path) == [GROUP, GROUP]
     assert [p.name for p in path.parent.iterdir()] == ["groups.json.gz"]
+
+
+def test_a_greedy_episode_comes_back_with_its_group(tmp_path: Path) -> None:
+    group = replace(GROUP, greedy=WHOLE)
+    write_groups(tmp_path / "groups", [group])
+    assert read_groups(tmp_path / "groups") == [group]
 
 
 def test_the_same_groups_give_the_same_bytes(tmp_path: Path) -> None:

@@ -70,6 +70,20 @@ def test_every_task_gets_a_scored_group_in_order() -> None:
         assert [t.score and t.score.value for t in group.trajectories] == [1.0, 0.0, 1.0]
 
 
+def test_beside_each_group_a_greedy_episode_is_played_where_one_is_needed() -> None:
+    replies = scripts(TASKS, [3])  # the number after those of three siblings
+    by = worker(EchoEnv(length=3))
+    groups = collect(by, replies, TASKS, group_size=3, greedy=True)
+    for group in groups:
+        assert [t.success for t in group.trajectories] == [False] * 3
+        assert group.greedy is not None
+        assert group.greedy.score is not None
+        assert (group.greedy.success, group.greedy.score.value) == (True, 1.0)
+    plain = collect(worker(EchoEnv(length=3)), scripts(TASKS, [3]), TASKS, group_size=3)
+    assert [group.greedy for group in plain] == [None] * 4
+    assert said(groups) == said(plain)
+
+
 def test_a_judge_scores_each_group_by_itself() -> None:
     by = worker(EchoEnv(length=3), reward=Judge())
     groups = collect(by, scripts(TASKS, [1]), TASKS[:2], group_size=3)
@@ -213,8 +227,8 @@ def test_a_bug_in_a_strategy_keeps_its_own_name() -> None:
 
 
 def test_a_group_larger_than_episode_numbers_allow_is_refused() -> None:
-    with pytest.raises(ConfigError, match="at most 1000 episodes of a task, got 1001"):
-        collect(worker(EchoEnv()), {}, TASKS, group_size=SIBLINGS + 1)
+    with pytest.raises(ConfigError, match="fewer than 1000 episodes of a task, got 1000"):
+        collect(worker(EchoEnv()), {}, TASKS, group_size=SIBLINGS)
 
 
 def test_a_worker_collects_again_with_the_envs_that_it_has() -> None:

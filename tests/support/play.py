@@ -152,6 +152,7 @@ def collect(
     *,
     group_size: int = 2,
     step: int = 0,
+    greedy: bool = False,
 ) -> list[Group]:
     """The groups that a worker collects; it is closed afterwards."""
 
@@ -163,6 +164,7 @@ def collect(
                 group_size=group_size,
                 label="train",
                 step=step,
+                greedy=greedy,
             )
         finally:
             await by.close()

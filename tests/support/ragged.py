@@ -86,7 +86,11 @@ def scored(rng: Random, groups: list[Group]) -> Scored:
         ]
 
     return Scored(
-        groups=tuple(groups), values=each(-1, 1), entropies=each(0, 2), ref_logprobs=each(-3, 0)
+        groups=tuple(groups),
+        values=each(-1, 1),
+        end_values=[[rng.uniform(-1, 1) for _ in group.trajectories] for group in groups],
+        entropies=each(0, 2),
+        ref_logprobs=each(-3, 0),
     )
 
 

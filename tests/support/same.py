@@ -53,6 +53,11 @@ def _other_tensors(one: Path, other: Path) -> list[str]:
             found.append(f"{name} is in one of them only")
         elif (one / name).exists() and not _equal(load_file(one / name), load_file(other / name)):
             found.append(name)
+    values = one / "trainer" / "critic" / "values.safetensors"
+    twin = other / "trainer" / "critic" / "values.safetensors"
+    if values.exists() and twin.exists():
+        found += ["the critic"] if not _equal(load_file(values), load_file(twin)) else []
+        found += [f"critic: {what}" for what in _other_state(values.parent, twin.parent)]
     return [*found, *_other_state(one / "trainer", other / "trainer")]
 
 

@@ -47,6 +47,11 @@ AHEAD = (
     *("rollout.tasks_per_step=4", "env=slow-chatter"),
 )
 """A variant that no two runs repeat: rollouts run ahead of the trainer."""
+VALUES = (
+    *("advantage=bilevel_gae", "critic={lr: 1e-2, epochs: 2}", "optim.updates_per_batch=2"),
+    "rollout.max_turns=1",
+)
+"""A variant with a critic, which not every backend trains; episodes are cut off."""
 SETTINGS = (
     "run.steps=4",
     "rollout.tasks_per_step=3",
@@ -59,7 +64,7 @@ SETTINGS = (
 
 def config(folder: Path, variant: str, *overrides: str) -> Config:
     """The run of a variant."""
-    chosen = AHEAD if variant == "ahead" else VARIANTS[variant]
+    chosen = {**VARIANTS, "ahead": AHEAD, "values": VALUES}[variant]
     return tiny(folder, *SETTINGS, *chosen, *overrides)
 
 

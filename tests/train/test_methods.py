@@ -123,6 +123,7 @@ def test_expert_iteration_starts_each_step_from_the_first_weights(tmp_path: Path
         ("aggregate=local_token_mean", "optim.tokens_per_microbatch=64"),
         ("filter=accuracy",),
         ("loss.delta=4",),
+        ("advantage=remax", "rollout.record=true"),
     ],
     ids=lambda settings: settings[0],
 )

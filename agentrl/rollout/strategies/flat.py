@@ -35,5 +35,7 @@ class Flat:
                 running.create_task(play(task, start, group=index, sibling=sibling))
                 for sibling in range(play.group_size)
             ]
+            greedy = running.create_task(play.greedy(task, start, group=index))
         trajectories = tuple(sibling.result() for sibling in siblings)
-        return await play.score(Group(task=task, start=start, trajectories=trajectories))
+        group = Group(task=task, start=start, trajectories=trajectories, greedy=greedy.result())
+        return await play.score(group)

@@ -27,7 +27,7 @@ DEADLINE_S = 500
 
 
 LAUNCHES = {
-    "ddp": ("ddp", ("lora", "warm", "bonus")),
+    "ddp": ("ddp", ("lora", "warm", "bonus", "values")),
     "ddp, the rest": ("ddp", ("full", "dynamic")),
     "fsdp": ("fsdp", tuple(VARIANTS)),
     "deepspeed": ("deepspeed", tuple(VARIANTS)),

@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters test-envs test-envs-all test-browser test-browser-all results bench docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters test-envs test-envs-all test-browser test-browser-all results ladder bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -98,6 +98,12 @@ test-envs-all: $(INSTALLED)  ## the slow ones as well
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
 	$(BIN)/python scripts/results.py
+
+ladder: export OMP_NUM_THREADS := 1
+ladder: $(INSTALLED)  ## regenerate docs/ladder.md: sparse tasks, with and without exploring (five hours on one core)
+	.ci/install-envs
+	.ci/install-gui || [ $$? = 77 ]
+	$(BIN)/python scripts/ladder.py
 
 bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (25 minutes on two idle cores; push needs .venv-vllm)
 	.ci/install-vllm

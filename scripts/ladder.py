@@ -82,11 +82,17 @@ def read(folder: Path, done: subprocess.CompletedProcess[str]) -> Entry:
         "first": first_success(explored, metrics),
         "explored": explored and {key: explored[key] for key in ("tasks", "solved", "env_steps")},
         "curve": curve,
-        "trained_tokens": int(sum(line.get("loss/tokens", 0.0) for line in metrics)),
+        "tokens": round(sum(line["rollout/tokens"] for line in metrics) * episodes_of(folder)),
         "seconds": summary["seconds"],
         "cpu_seconds": summary["cpu_seconds"],
         "versions": json.loads((folder / "versions.json").read_text()),
     }
+
+
+def episodes_of(folder: Path) -> int:
+    """Episodes of a training step."""
+    rollout = yaml.safe_load((folder / "config.yaml").read_text())["rollout"]
+    return int(rollout["tasks_per_step"] * rollout["group_size"])
 
 
 def first_success(explored: Entry | None, metrics: Sequence[Entry]) -> int | None:
@@ -137,12 +143,13 @@ def row(task: str, arm: str, runs: Sequence[Entry]) -> str:
     seen = [f"{first:,}" if first is not None else "never" for first in firsts]
     areas = statistics.fmean(area(r, budget) for r in whole) if whole else math.nan
     cpu = statistics.median(r["cpu_seconds"] for r in whole) if whole else math.nan
+    tokens = statistics.median(r["tokens"] for r in whole) if whole else math.nan
     each = " / ".join(f"{share(r):.2f}" for r in runs)
     mean = statistics.fmean(map(share, runs))
     title = RULES["arms"][arm]["title"]
     return (
         f"| {title} | {solved} of {len(runs)} | **{mean:.2f}** | {each} | {' / '.join(seen)} | "
-        f"{areas:.2f} | {cpu:.0f} |"
+        f"{areas:.2f} | {tokens / 1000:.0f} | {cpu:.0f} |"
     )
 
 
@@ -156,7 +163,8 @@ def page() -> str:
         "[scripts/ladder.yaml](../scripts/ladder.yaml). A run solves its task if it succeeds on",
         f"at least {100 * RULES['solved']:.0f} % of 100 test tasks from their true starts.",
         "First success: env steps of the run when it first saw one. Area: mean success over the",
-        "budget. CPU: seconds of a whole run on one core, evaluations included (median).",
+        "budget. Tokens: sampled ones in training (median, thousands). CPU: seconds of a whole run",
+        "on one core, evaluations included (median).",
         "",
         "| arm | what it may use beside the policy's own episodes |",
         "| --- | --- |",
@@ -205,8 +213,8 @@ def section(task: str, about: Entry) -> list[str]:
         "",
         f"`scripts/ladder/{task}.yaml`: {env}; {settings['run']['env_steps']:,} env steps.",
         "",
-        "| arm | solved | success | each seed | first success | area | CPU s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| arm | solved | success | each seed | first success | area | k tokens | CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(row(task, arm, runs) for arm, runs in found),
         "",
         *([f"Ended early: {'; '.join(failed)}.", ""] if failed else []),

@@ -1,0 +1,67 @@
+"""The ladder's page is what the kept runs say, and its rules leave nothing open."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agentrl.core.config import load_config
+
+ROOT = Path(__file__).parents[2]
+RULES = yaml.safe_load((ROOT / "scripts" / "ladder.yaml").read_text())
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "ladder.py"))
+
+
+def test_the_page_is_generated_from_the_kept_runs() -> None:
+    command = [sys.executable, "scripts/ladder.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("task", RULES["tasks"])
+@pytest.mark.parametrize("arm", RULES["arms"])
+def test_every_arm_of_a_task_is_a_config_with_one_budget_and_100_test_tasks(
+    task: str, arm: str
+) -> None:
+    path = ROOT / "scripts" / "ladder" / f"{task}.yaml"
+    config = load_config(path, RULES["arms"][arm]["keys"])
+    assert config.run.env_steps == yaml.safe_load(path.read_text())["run"]["env_steps"]
+    assert config.eval.final_tasks == 100
+    assert config.eval.final_split == "test"
+
+
+def test_kept_runs_are_named_after_what_they_say_and_kept_their_budget() -> None:
+    for path in sorted((ROOT / "docs" / "ladder").glob("*.json")):
+        run = json.loads(path.read_text())
+        assert path.stem == f"{run['task']}-{run['arm']}-{run['seed']}"
+        assert run["seed"] in RULES["seeds"]
+        if "error" not in run:
+            recipe = yaml.safe_load((ROOT / "scripts/ladder" / f"{run['task']}.yaml").read_text())
+            step = recipe["rollout"]["tasks_per_step"] * recipe["rollout"]["group_size"]
+            most = recipe["run"]["env_steps"] + step * recipe["rollout"]["max_turns"]
+            assert recipe["run"]["env_steps"] <= run["env_steps"] <= most
+            assert run["episodes"] == 100
+
+
+def test_the_area_is_the_mean_success_over_the_budget() -> None:
+    area = SCRIPT["area"]
+    assert area({"curve": [[50, 0.4], [100, 0.8]]}, 200) == pytest.approx(
+        (50 * 0.4 + 100 * 0.8) / 200
+    )
+    assert area({"curve": [[0, 0.5]]}, 200) == 0.5
+    assert area({"curve": [[150, 0.5], [250, 1.0]]}, 200) == pytest.approx(50 * 0.5 / 200)
+
+
+def test_the_first_success_is_that_of_exploring_or_of_the_first_step_that_has_one() -> None:
+    first = SCRIPT["first_success"]
+    steps = [
+        {"run/env_steps": 10.0, "rollout/success": 0.0},
+        {"run/env_steps": 20.0, "rollout/success": 0.1},
+    ]
+    assert first({"first_success": 7}, steps) == 7
+    assert first({"first_success": None}, steps) == first(None, steps) == 20
+    assert first(None, steps[:1]) is None

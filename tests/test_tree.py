@@ -47,6 +47,7 @@ def test_lines_of_code_leave_out_what_is_only_told(tmp_path: Path) -> None:
 LEAVES = {
     "envs": 1_000,
     "agentrl/adapters": 1_000,
+    "agentrl/engines/vllm": 450,
     "rewards": 250,
     "agentrl/algo/advantages": 250,
     "agentrl/algo/losses": 250,
@@ -54,6 +55,7 @@ LEAVES = {
     "agentrl/algo/filters": 250,
     "agentrl/algo/curricula": 250,
     "agentrl/explore/bonuses": 250,
+    "agentrl/explore/proposers": 250,
     "agentrl/explore/selectors": 250,
     "agentrl/rollout/strategies": 250,
     "agentrl/text/actions": 250,

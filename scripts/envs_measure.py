@@ -54,6 +54,12 @@ CASES = {
     "miniwob": ("task=click-button", "task=click-tab-2", "task=login-user observe=axtree"),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
     "textworld": ("game=coin", "game=coin prose=plain", "game=treasure", "game=cooking"),
+    "scienceworld": (
+        "task=find-living-thing",
+        "task=find-living-thing simplify=easy",
+        "task=boil",
+        "task=all variations=1 turns=400",
+    ),
     "reasoning_gym": ("dataset=chain_sum", "dataset=countdown", "dataset=zebra_puzzles"),
 }
 """Settings that are measured; of other environments the defaults."""
@@ -65,6 +71,8 @@ CAP = 400
 """Turns after which an episode is left."""
 LEGAL = 12
 """Legal actions of the first state that are kept."""
+LOST = 12
+"""Tasks that the expert did not solve which are kept by name."""
 
 
 @dataclass
@@ -77,6 +85,8 @@ class Seen:
     rewards: set[float] = field(default_factory=set)
     reset_s: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    """Tasks that were not solved."""
     paid_early: bool = False
     """Whether a reward other than 0 came before the last turn."""
 
@@ -142,6 +152,7 @@ def _one(env: Env, task: Task, choose: Callable[[], Action], seen: Seen) -> None
         seen.rewards.add(step.reward)
         seen.paid_early |= bool(step.reward) and not is_over
     seen.successes.append(success)
+    seen.lost += [] if success else [f"`{task.id}` (return {total:.3g} in {turns} turns)"]
     seen.turns.append(turns)
     seen.returns.append(total)
 
@@ -193,7 +204,7 @@ def measured(name: str, settings: str, episodes: int, limit_s: float) -> dict[st
     if "expert_action" in able:
         found["episode"] = episode(env, first)
         expert = played(env, tasks, lambda _: env.expert_action(), episodes, limit_s)  # type: ignore[attr-defined]
-        found["expert"] = expert.to_json()
+        found["expert"] = {**expert.to_json(), "unsolved": expert.lost[:LOST]}
     if "legal_actions" in able:
         rng = Random(0)
         chosen = lambda _: rng.choice(env.legal_actions())  # type: ignore[attr-defined]  # noqa: E731
@@ -227,7 +238,8 @@ def keep(name: str, episodes: int, limit_s: float) -> str:
 def versions() -> dict[str, str]:
     """Of whatever may have been played."""
     found = {"python": platform.python_version()}
-    packages = ("agentrl", "minigrid", "gymnasium", "miniwob", "reasoning-gym", "textworld")
+    games = ("textworld", "scienceworld")
+    packages = ("agentrl", "minigrid", "gymnasium", "miniwob", "reasoning-gym", *games)
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -184,6 +184,7 @@ def levels(found: Mapping[str, Any]) -> list[str]:
         "Successes on test tasks with the 95 % Wilson interval; turns are means.",
         "",
         *table(("settings", "seat", "success", "episodes", "turns"), rows),
+        *unsolved(found["cases"]),
         *("## Speed", ""),
         "Of the env alone, one episode after another: neither model nor expert is counted.",
         "",
@@ -191,6 +192,15 @@ def levels(found: Mapping[str, Any]) -> list[str]:
         f"Measured on {machine['cores']} cores under a load of {machine['load']}; {versions}.",
         "",
     ]
+
+
+def unsolved(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the expert did not solve."""
+    lines = []
+    for case in cases:
+        if lost := case.get("expert", {}).get("unsolved"):
+            lines += [f"With {asked(case)} the expert did not solve {', '.join(lost)}.", ""]
+    return lines
 
 
 def settings(name: str) -> list[str]:

@@ -6,7 +6,8 @@
     python scripts/results.py --check      # only say whether docs/results.md is what the JSON says
 
 One run is one `agentrl train` in a process of its own, on one core; SFT's row is the warm start of
-the recipe's first method. Finished runs lie in docs/results/, one small JSON each.
+the recipe's first method. Finished runs lie in docs/results/, one small JSON each. `textworld`
+needs an interpreter with agentrl[textworld] (`.ci/install-envs` makes one).
 """
 
 import argparse
@@ -49,6 +50,7 @@ RECIPES = {
     "countdown": ("grpo", "dr_grpo", "rloo"),
     "tools": ("grpo",),
     "game24": ("grpo",),
+    "textworld": ("grpo",),
     "program": ("grpo",),
     "doorkey": ("explored", "alone"),
     "quickstart": ("grpo", "async"),
@@ -57,6 +59,8 @@ RECIPES = {
 AGENTS = ROOT / "scripts" / "agents"
 PREPARED = {"program": AGENTS / "prepare_babyai.py"}
 """What writes, for a seed, what the recipe wants to find where it is started."""
+TRIED = {"textworld": "settings were tried on seed 1 alone"}
+"""What is to be said of how a recipe came to be."""
 BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT", "start": "SFT"}
 """Evaluations of the same run that stand beside the method's, where it has them."""
 
@@ -151,14 +155,15 @@ def section(recipe: str) -> list[str]:
             title = title if title.startswith("SFT") else f"SFT, then {title}"
             lines.append(f"| {title} | {cell(runs, 'final')} | {wall:.0f} | {cpu:.0f} |")
     summary, versions = first[0]["summary"], first[0]["versions"]
+    tried = f"{TRIED[recipe]}; " if recipe in TRIED else ""
     return [
         *lines,
         "",
         f"Seeds {', '.join(str(r['seed']) for r in first)}; {summary['tasks']} test tasks; "  # type: ignore[index]
         f"{summary['parameters']:,} weights; {warm_start(settings)}; {summary['steps']} steps; "  # type: ignore[index]
-        f"recipe `scripts/{config(recipe).name}`; seconds are medians of whole runs, evaluations "
-        f"included, on one core (Python {versions['python']}, torch {versions['torch']}, "  # type: ignore[index]
-        f"transformers {versions['transformers']}, trl {versions['trl']}).",  # type: ignore[index]
+        f"recipe `scripts/{config(recipe).name}`; {tried}seconds are medians of whole runs, "
+        f"evaluations included, on one core (Python {versions['python']}, "  # type: ignore[index]
+        f"torch {versions['torch']}, transformers {versions['transformers']}, trl {versions['trl']}).",  # type: ignore[index]
         "",
     ]
 

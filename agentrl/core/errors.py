@@ -26,7 +26,8 @@ class MissingExtraError(AgentRLError, ImportError):
 
 
 class MissingDataError(ConfigError):
-    """An environment's data is not on this machine; the message says how to get it."""
+    """Data or a program that an environment needs is not on this machine; the message says how to
+    get it."""
 
 
 class EnvError(AgentRLError, RuntimeError):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import cast
 
 from agentrl.core.types import Action, Task
-from agentrl.evaluate.check_episodes import TURNS
 from agentrl.evaluate.check_player import (
+    TURNS,
+    TURNS_S,
     Beat,
     Bench,
     CheckFailedError,
@@ -36,7 +38,7 @@ async def snapshot_equals_replay(bench: Bench) -> str:
         for task in bench.tasks:
             prefix = await _advance(player, task)
             saved, key = await player.call("snapshot"), await player.state_key()
-            actions, beats = await player.improvise(task, TURNS)
+            actions, beats = await player.improvise(task)
             await player.reset(bench.tasks[-1])
             await player.call("restore", saved)
             restored = await player.state_key()
@@ -63,7 +65,7 @@ async def restore_leaves_the_snapshot_alone(bench: Bench) -> str:
             await _advance(player, task)
             saved = await player.call("snapshot")
             await player.call("restore", saved)
-            actions, beats = await player.improvise(task, TURNS)
+            actions, beats = await player.improvise(task)
             await player.call("restore", saved)
             same(
                 "a second restore of one snapshot",
@@ -109,7 +111,7 @@ async def state_keys_tell_states_apart(bench: Bench) -> str:
                 where=f"tasks {other_task.id} and {task.id}",
                 mend=mend,
             )
-            keys |= {key, *_distinct(task, (await player.improvise(task, TURNS))[1], mend)}
+            keys |= {key, *_distinct(task, (await player.improvise(task))[1], mend)}
     return f"{len(keys)} keys"
 
 
@@ -141,7 +143,7 @@ async def looking_changes_nothing(bench: Bench) -> str:
     async with bench.player() as player, bench.player() as other:
         for task in bench.tasks:
             await player.reset(task)
-            actions, beats = await player.improvise(task, TURNS)
+            actions, beats = await player.improvise(task)
             await other.reset(task)
             seen: list[Beat] = []
             for action in actions:
@@ -197,12 +199,12 @@ async def expert_actions_are_valid(bench: Bench) -> str:
 async def legal_actions_are_valid(bench: Bench) -> str:
     """No action that `legal_actions` names is reported invalid, and there is always one."""
     bench.need("legal_actions")
-    turns = 0
+    turns, until = 0, time.monotonic() + TURNS_S * len(bench.tasks)
     async with bench.player() as player:
         for task in bench.tasks:
             rng, is_over = Random(task.id), False
             await player.reset(task)
-            while not is_over and turns < TURNS * len(bench.tasks):
+            while not is_over and turns < TURNS * len(bench.tasks) and time.monotonic() < until:
                 legal = cast("Sequence[object]", await player.call("legal_actions"))
                 require(
                     legal and all(isinstance(a, str | list) for a in legal),

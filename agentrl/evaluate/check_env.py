@@ -20,7 +20,7 @@ from agentrl.core.protocols import Env
 from agentrl.core.registry import slot_of
 from agentrl.core.types import Json, Split
 from agentrl.evaluate import check_abilities, check_episodes, check_runners, check_tasks
-from agentrl.evaluate.check_player import Bench, CheckFailedError, CheckSkippedError
+from agentrl.evaluate.check_player import TURNS, Bench, CheckFailedError, CheckSkippedError
 from agentrl.rollout.runners import EnvRaisedError
 
 MAX_BREAKS = 2
@@ -114,6 +114,8 @@ class CheckReport:
     env: str
     results: tuple[CheckResult, ...]
     seconds: float
+    shortest: int = TURNS
+    """Turns that were compared of an episode at least; fewer than `TURNS` where they take long."""
 
     @property
     def passed(self) -> bool:
@@ -142,7 +144,11 @@ class CheckReport:
             else:
                 lines.append(f"{head}{result.seen}".rstrip())
         counts = ", ".join(f"{len(self.of(status))} {status.lower()}" for status in Status)
-        return [*lines, f"{self.env}: {counts} in {self.seconds:.1f} s"]
+        slow = (
+            f", episodes compared for {self.shortest} turns at least, not {TURNS}: they take long"
+        )
+        note = slow if self.shortest < TURNS else ""
+        return [*lines, f"{self.env}: {counts} in {self.seconds:.1f} s{note}"]
 
     def to_json(self) -> dict[str, Json]:
         """The report as JSON values."""
@@ -151,6 +157,7 @@ class CheckReport:
             "env": self.env,
             "passed": self.passed,
             "seconds": round(self.seconds, 3),
+            "compared_turns": self.shortest,
             "counts": {status.lower(): len(self.of(status)) for status in Status},
             "checks": [{**asdict(r), "status": r.status.lower()} for r in self.results],
         }
@@ -197,7 +204,12 @@ def check_env(
         env=env, split=split or env.splits[0], count=tasks, timeout_s=limit, may_spawn=may_spawn
     )
     results = asyncio.run(_all_checks(bench))
-    return CheckReport(env=name, results=tuple(results), seconds=time.monotonic() - began)
+    return CheckReport(
+        env=name,
+        results=tuple(results),
+        seconds=time.monotonic() - began,
+        shortest=bench.shortest,
+    )
 
 
 async def _all_checks(bench: Bench) -> list[CheckResult]:

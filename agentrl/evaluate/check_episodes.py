@@ -10,6 +10,8 @@ from typing import SupportsFloat
 from agentrl.core.types import Step, Task
 from agentrl.evaluate.check_player import (
     END_TURNS,
+    TURNS,
+    Beat,
     Bench,
     CheckFailedError,
     CheckSkippedError,
@@ -29,8 +31,6 @@ ODD = {
     "letters beyond ASCII": "naïve 東京 🙂 \u202e",
     "control characters": "\x00\x1b[31m\x7f",
 }
-TURNS = 30
-"""Turns of an episode that are compared."""
 SEEDED = "draw random numbers from random.Random(task.seed) and begin every episode in reset"
 
 
@@ -73,7 +73,7 @@ async def same_task_same_episode(bench: Bench) -> str:
     async with bench.player() as player, bench.player() as other:
         for task in bench.tasks:
             first = await player.reset(task)
-            actions, beats = await player.improvise(task, TURNS)
+            actions, beats = await player.improvise(task)
             again = await other.reset(task)
             require(
                 first == again,
@@ -93,7 +93,7 @@ async def reset_forgets_what_was_played(bench: Bench) -> str:
     async with bench.player() as player:
         for task, before in zip(bench.tasks, bench.tasks[1:] + bench.tasks[:1], strict=True):
             first = await player.reset(task)
-            actions, beats = await player.improvise(task, TURNS)
+            actions, beats = await player.improvise(task)
             for turns in (TURNS, 1):
                 await player.reset(before)
                 await player.improvise(before, turns)
@@ -114,13 +114,13 @@ async def another_task_is_another_episode(bench: Bench) -> str:
     """Tasks differ in what is shown, asked for, or in the state."""
     if len(bench.tasks) < 2:
         raise CheckSkippedError("there is one task only")
-    starts = set[object]()
+    found: list[tuple[Task, Shown, object, list[Beat]]] = []
     async with bench.player() as player:
         for task in bench.tasks:
-            shown = await player.reset(task)
-            _, beats = await player.improvise(bench.tasks[0], TURNS)
-            content = (task.instruction, task.answer, tuple(beats))
-            starts.add((shown, await player.state_key(), content))
+            shown, key = await player.reset(task), await player.state_key()
+            found.append((task, shown, key, (await player.improvise(bench.tasks[0]))[1]))
+    turns = min(len(beats) for *_, beats in found)  # some may have been left off sooner
+    starts = {(t.instruction, t.answer, shown, key, *b[:turns]) for t, shown, key, b in found}
     require(
         len(starts) > 1,
         "tasks that differ in what they show, ask for or answer",
@@ -287,7 +287,7 @@ async def tasks_are_left_alone(bench: Bench) -> str:
         for task in await bench.first(bench.split, bench.count, build(bench.env)):
             before = repr(task)
             await player.reset(task)
-            await player.improvise(task, TURNS)
+            await player.improvise(task)
             require(
                 repr(task) == before,
                 f"the task to be {before:.120} still",
@@ -315,7 +315,7 @@ async def reset_opens_what_was_closed(bench: Bench) -> str:
     async with bench.player() as player:
         for task in bench.tasks:
             first = await player.reset(task)
-            actions, beats = await player.improvise(task, TURNS)
+            actions, beats = await player.improvise(task)
             await player.reset(task)
             await player.repeat(actions[:1])
             await player.call("close")

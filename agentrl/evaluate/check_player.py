@@ -7,6 +7,8 @@ in threads, so that a call that hangs can be given up.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +30,13 @@ GUESSES = ("look", "yes", "no", "0", "1")
 """What is said to an env that names no actions."""
 END_TURNS = 500
 """Turns within which an episode is expected to end."""
+TURNS = 30
+"""Turns of an episode that are compared, fewer if they take more than `TURNS_S` seconds."""
+TURNS_S = 2.0
+FEWEST = 3
+"""Turns that are compared however long they take."""
+WANDER_S = 30.0
+"""Seconds after which the episodes of a wanderer are left off; the first one goes on this long."""
 
 
 class CheckFailedError(EnvError):
@@ -82,7 +91,7 @@ class Beat(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A task played to its end, or through END_TURNS turns."""
+    """A task played to its end, or through END_TURNS turns, or as long as it is given."""
 
     task: Task
     by_expert: bool
@@ -105,6 +114,8 @@ class Bench:
     breaks: int = 0
     """Checks in which a call hung or the env's process died."""
     episodes: list[Episode] = field(default_factory=list)
+    shortest: int = TURNS
+    """Turns of the shortest episode that was left off because its turns took long."""
     processes: EnvPool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -197,14 +208,15 @@ class Bench:
 
     async def played(self) -> list[Episode]:
         """Episodes of every task, played once for all checks: the expert's, and a wanderer's."""
-        has_expert = "expert_action" in self.able
         if not self.episodes:
+            by_experts = self.tasks if "expert_action" in self.able else []
             async with self.player() as player:
-                self.episodes = [
-                    await player.finish(task, as_expert=as_expert)
-                    for task in self.tasks
-                    for as_expert in {True: (True, False), False: (False,)}[has_expert]
-                ]
+                episodes = [await player.finish(task, as_expert=True) for task in by_experts]
+                until = time.monotonic() + WANDER_S
+                for number, task in enumerate(self.tasks):
+                    if not number or time.monotonic() < until:
+                        episodes.append(await player.finish(task, as_expert=False))
+            self.episodes = episodes
         return self.episodes
 
     async def close(self) -> None:
@@ -270,10 +282,15 @@ class Player:
         except EnvRaisedError as error:
             return Beat(Shown(str(error)), "nan", True, False, None, None)
 
-    async def improvise(self, task: Task, turns: int) -> tuple[list[Action], list[Beat]]:
-        """Go on with chosen actions until the end, `turns` at most."""
+    async def improvise(self, task: Task, turns: int = TURNS) -> tuple[list[Action], list[Beat]]:
+        """Go on with chosen actions until the end, for `turns` at most, and for `TURNS_S` seconds
+        unless fewer than `FEWEST` turns were played then."""
         rng, actions, beats = Random(task.id), list[Action](), list[Beat]()
+        until = time.monotonic() + TURNS_S
         while len(beats) < turns and not (beats and ended(beats[-1])):
+            if len(beats) >= FEWEST and time.monotonic() > until:
+                self.bench.shortest = min(self.bench.shortest, len(beats))
+                break
             actions.append(await self.choose(task, rng))
             beats.append(await self.beat(actions[-1]))
         return actions, beats
@@ -288,10 +305,13 @@ class Player:
         return beats
 
     async def finish(self, task: Task, *, as_expert: bool) -> Episode:
-        """Play a task to its end; END_TURNS turns at most."""
+        """Play a task to its end; END_TURNS turns at most, and a wanderer for WANDER_S seconds."""
         rng, steps = Random(task.id), list[Step]()
         shown = await self.reset(task)
+        until = time.monotonic() + (math.inf if as_expert else WANDER_S)
         while len(steps) < END_TURNS and not (steps and ended(steps[-1])):
+            if steps and time.monotonic() > until:
+                break
             steps.append(await self.step(await self.choose(task, rng, ask_expert=as_expert)))
         return Episode(task, as_expert, shown, steps)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from agentrl.core.errors import DeadlineError, EnvError
 from agentrl.core.protocols import Env, Runner
 from agentrl.core.types import Action, Observation, Split, Step, Task
-from agentrl.evaluate.check_episodes import SEEDED, TURNS
+from agentrl.evaluate.check_episodes import SEEDED
 from agentrl.evaluate.check_player import (
     Beat,
     Bench,
@@ -58,7 +58,7 @@ async def every_runner_gives_the_same_episode(bench: Bench) -> str:
         here = await stack.enter_async_context(bench.player(runner_for(bench.env, "inline")))
         for task in bench.tasks:
             await there.reset(task)
-            actions, beats = await there.improvise(task, TURNS)
+            actions, beats = await there.improvise(task)
             await here.reset(task)
             mend = "keep nothing in thread-local variables, or open it on the first reset"
             same("the inline runner", mend, task, beats, await here.repeat(actions))
@@ -80,7 +80,7 @@ async def another_process_gives_the_same_episode(bench: Bench) -> str:
                 where=f"reset of task {task.id}",
                 mend=mend,
             )
-            actions, beats = await here.improvise(task, TURNS)
+            actions, beats = await here.improvise(task)
             repeated = await there.repeat(actions)
             bare = [[b._replace(state_key=None) for b in each] for each in (beats, repeated)]
             same("another process", mend, task, *bare)
@@ -119,7 +119,7 @@ async def copies_share_nothing(bench: Bench) -> str:
         alone = []
         for each in (task, other):
             await one.reset(each)
-            alone.append(await one.improvise(each, TURNS))
+            alone.append(await one.improvise(each))
         await one.reset(task)
         await two.reset(other)
         together = await _in_turns((one, alone[0][0]), (two, alone[1][0]))
@@ -146,7 +146,7 @@ async def global_randomness_is_untouched(bench: Bench) -> str:
     async with bench.player() as player:
         before = _generators()
         await player.reset(task)
-        await player.improvise(task, TURNS)
+        await player.improvise(task)
         after = _generators()
     touched = [name for name in before if before[name] != after[name]]
     require(

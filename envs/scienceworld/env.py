@@ -31,7 +31,7 @@ from agentrl.core.registry import register
 from agentrl.core.starts import digest
 from agentrl.core.types import Action, Split, Step, Task
 from agentrl.envs.scienceworld.gold import Source, default_cache, solution
-from agentrl.envs.scienceworld.jvm import POOL, GoneError, Jvm, Value
+from agentrl.envs.scienceworld.jvm import POOL, TURNS, GoneError, Jvm, Value, classpath, java
 from agentrl.envs.scienceworld.tasks import chosen, variations
 
 SIMPLIFICATIONS = (
@@ -109,7 +109,14 @@ class ScienceWorld(Env):
         self._world = ""
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """The package's own split, the first variation of every task before the second ones."""
+        """The package's own split, the first variation of every task before the second ones.
+
+        Raises:
+            MissingExtraError: scienceworld is not installed.
+            MissingDataError: there is no Java runtime.
+        """
+        classpath()
+        java()
         numbered = [
             (index, name, variation)
             for name in chosen(self.task)
@@ -196,7 +203,8 @@ class ScienceWorld(Env):
         """The next action of the simulator's own solution after those of it that were done."""
         now = self._playing()
         cache = str(self.cache.expanduser()) if self.cache else default_cache()
-        source = Source(cache, self.simplify, self.jvms, self.heap_mib, 2 * self.call_s)
+        limit = TURNS * self.call_s  # as long as others wait for the same process
+        source = Source(cache, self.simplify, self.jvms, self.heap_mib, limit)
         gold = solution(source, now.task, now.variation)
         done = 0
         for action in now.actions:

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from agentrl.core.errors import ConfigError, EnvError, MissingExtraError
+from agentrl.core.errors import EnvError, MissingDataError, MissingExtraError
 
 START_S = 60.0
 """Seconds that a process may take to begin."""
@@ -207,11 +207,11 @@ def _drain(stdout: IO[bytes]) -> None:
 
 
 def java() -> str:
-    """The Java runtime of JAVA_HOME, or of the PATH. Raises `ConfigError` if there is none."""
+    """The Java runtime of JAVA_HOME, or of the PATH. Raises `MissingDataError` if there is none."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin" if home else None)
     if found is None:
-        raise ConfigError(
+        raise MissingDataError(
             "env: scienceworld needs java, and there is none in JAVA_HOME or on the PATH: "
             "apt install default-jre-headless"
         )

@@ -26,6 +26,7 @@ from agentrl.core.types import Action, Split, Step, Stop, Task
 from agentrl.envs.elsewhere import Elsewhere
 from agentrl.rollout.calls import called
 from support.adversary import MARKS, MIB, attacked, broken, enormous, hostile
+from support.extras import needed_by
 from support.held import Held
 
 FURTHER = (
@@ -50,7 +51,6 @@ CASES = [*PLAYED, *FURTHER]
 FEW = 12
 MANY = 10_000
 STYLES = ("appends", "forgets_reasoning", "trims")
-JAVA = {"scienceworld"}
 
 
 def tasks_of(env: Env, count: int) -> list[Task]:
@@ -83,31 +83,33 @@ def attack(case: str, count: int, seed: int, *, limit_s: float) -> None:
 
 def shares() -> dict[str, int]:
     """Episodes of each case in the long run: `MANY` in all, where every package is there."""
-    ordinary = [case for case in CASES if case.split()[0] not in DEAR]
-    each = -(-(MANY - sum(DEAR.get(case, 0) for case in CASES)) // len(ordinary))
+    each = -(-(MANY - sum(DEAR.get(case, 0) for case in CASES)) // len(CHEAP))
     return {case: DEAR.get(case, each) for case in CASES}
 
 
-def marked(case: str) -> object:
-    name = case.split()[0]
-    return pytest.param(case, marks=pytest.mark.java) if name in JAVA else case
+def marked(cases: Sequence[str]) -> list[object]:
+    """The cases, marked by the packages that they need."""
+    return [pytest.param(case, marks=needed_by(case.split()[0])) for case in cases]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] not in DEAR])
+CHEAP = [case for case in CASES if case.split()[0] not in DEAR]
+
+
+@pytest.mark.parametrize("case", marked(CHEAP))
 def test_hostile_replies_harm_no_environment(case: str) -> None:
     attack(case, FEW, seed=1, limit_s=50)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("case", [marked(case) for case in CASES])
+@pytest.mark.parametrize("case", marked(CASES))
 def test_thousands_of_hostile_replies_harm_no_environment(case: str) -> None:
     attack(case, shares()[case], seed=2, limit_s=580)
 
 
 def test_the_long_run_has_ten_thousand_episodes_and_the_short_one_two_hundred() -> None:
     assert MANY <= sum(shares().values()) < MANY + len(CASES)
-    assert FEW * len([case for case in CASES if case.split()[0] not in DEAR]) >= 200
+    assert FEW * len(CHEAP) >= 200
 
 
 # --- that it would be found -----------------------------------------------------------------------

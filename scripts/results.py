@@ -163,7 +163,8 @@ def section(recipe: str) -> list[str]:
         f"{summary['parameters']:,} weights; {warm_start(settings)}; {summary['steps']} steps; "  # type: ignore[index]
         f"recipe `scripts/{config(recipe).name}`; {tried}seconds are medians of whole runs, "
         f"evaluations included, on one core (Python {versions['python']}, "  # type: ignore[index]
-        f"torch {versions['torch']}, transformers {versions['transformers']}, trl {versions['trl']}).",  # type: ignore[index]
+        f"torch {versions['torch']}, transformers {versions['transformers']}, "  # type: ignore[index]
+        f"trl {versions['trl']}).",  # type: ignore[index]
         "",
     ]
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
 
 from annotated_types import Ge, Gt
 
@@ -32,8 +32,10 @@ from agentrl.core.starts import digest
 from agentrl.core.types import Action, Split, Step, Task
 from agentrl.envs.scienceworld.gold import Source, default_cache, solution
 from agentrl.envs.scienceworld.jvm import POOL, TURNS, GoneError, Jvm, Value, classpath, java
+from agentrl.envs.scienceworld.reach import within_reach
 from agentrl.envs.scienceworld.tasks import chosen, variations
 
+Answer = TypeVar("Answer")
 SIMPLIFICATIONS = (
     *("easy", "teleportAction", "selfWateringFlowerPots", "openContainers", "openDoors"),
     "noElectricalAction",
@@ -194,7 +196,8 @@ class ScienceWorld(Env):
         return digest(json.dumps(state))
 
     def legal_actions(self) -> list[str]:
-        """What the simulator says is possible, sorted: hundreds of actions, some thousands."""
+        """What the simulator says is possible and within reach (`reach.py`), sorted: hundreds of
+        actions, some thousands."""
         now = self._playing()
         numbers = ASKS_BACK.findall(now.said) if now.actions else []
         return numbers or list(self._possible())
@@ -229,12 +232,18 @@ class ScienceWorld(Env):
         place = (now.task, now.variation, self.simplify, now.actions)
         known = _POSSIBLE.get(place)
         if known is None:
-            told = json.loads(str(self._ask("getValidActionObjectCombinationsJSON")))
-            known = tuple(sorted({str(one["action"]) for one in told["validActions"]}))
+            known = self._tried(self._listed)
             while len(_POSSIBLE) >= MOST_POSSIBLE:
                 _POSSIBLE.pop(next(iter(_POSSIBLE), place), None)
             _POSSIBLE[place] = known
         return known
+
+    def _listed(self) -> tuple[str, ...]:
+        assert self._jvm is not None
+        told = json.loads(str(self._told("getValidActionObjectCombinationsJSON")))
+        near = within_reach(self._jvm, self._world, self.call_s)
+        valid = (one for one in told["validActions"] if near.issuperset(one["obj_ids"]))
+        return tuple(sorted({str(one["action"]) for one in valid}))
 
     def _done(self, action: str) -> tuple[str, float, bool]:
         """Act: what is said, the score, and whether the simulator has ended the task."""
@@ -277,14 +286,17 @@ class ScienceWorld(Env):
             )
 
     def _ask(self, method: str, *arguments: Value) -> Value:
-        """Call the world's method; a process that went because of others is replaced before."""
+        return self._tried(lambda: self._told(method, *arguments))
+
+    def _tried(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask the world; a process that went because of others is replaced before."""
         if self._jvm is None or not self._jvm.is_alive:
             self._again()
         try:
-            return self._told(method, *arguments)
+            return ask()
         except GoneError:
             self._again()
-            return self._told(method, *arguments)
+            return ask()
 
     def _told(self, method: str, *arguments: Value) -> Value:
         assert self._jvm is not None

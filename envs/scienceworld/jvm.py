@@ -54,6 +54,10 @@ class GoneError(JvmError):
     """A Java process had gone before it was asked: whoever asks is not the cause."""
 
 
+class Reference(str):
+    """The name of an object that a process holds until it is let go."""
+
+
 Value = str | int | float | bool | None
 
 
@@ -121,15 +125,19 @@ class Jvm:
         """The strings of a list, which is then forgotten."""
         count = int(self.call(name, "size", limit) or 0)
         found = [str(self.call(name, "get", limit, index)) for index in range(count)]
-        self.ask(f"m\nd\n{name}\ne\n", limit)
+        self.let_go(name, limit)
         return found
+
+    def let_go(self, name: str, limit: float) -> None:
+        """Forget an object that was returned by name. Raises as `call`."""
+        self.ask(f"m\nd\n{name}\ne\n", limit)
 
     def forget(self, world: str, limit: float) -> None:
         """Let go of a world."""
         self.worlds -= 1
         if self.is_alive:
             with suppress(JvmError):
-                self.ask(f"m\nd\n{world}\ne\n", limit)
+                self.let_go(world, limit)
 
     def ask(self, command: str, limit: float) -> Value:
         """Send a command and read the answer. Raises as `call`."""
@@ -239,6 +247,8 @@ def _spelt(value: Value) -> str:
         return f"b{str(value).lower()}"
     if isinstance(value, int):
         return f"i{value}"
+    if isinstance(value, Reference):
+        return f"r{value}"
     text = str(value).replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
     return f"s{text}"
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import cast
 
 import pytest
@@ -179,6 +180,53 @@ def test_the_simulator_may_ask_back_and_its_numbers_are_legal(cache: Path) -> No
     step = env.step("0")
     assert "invalid_action" not in step.info
     assert "The door is now open" in str(step.observation)
+
+
+@needs_package
+def test_what_is_shut_away_is_not_legal_until_it_is_open(cache: Path) -> None:
+    env = env_of(cache)
+    env.reset(env.tasks("train")[11])
+    shut = {"look at tin cup", "look at metal pot", "look at orange juice", "look at sewer"}
+    legal = set(env.legal_actions())
+    assert {"look at oven", "look at drain", "look in inventory", "open cupboard"} <= legal
+    assert not shut & legal
+    assert env.step("look at tin cup").info["invalid_action"]
+    for thing in ("cupboard", "fridge"):
+        env.step(f"open {thing}")
+    assert shut & set(env.legal_actions()) == shut - {"look at sewer"}
+    assert "tin cup" in str(env.step("look at tin cup").observation)
+
+
+@needs_package
+def test_no_legal_action_is_refused(cache: Path) -> None:
+    env, played = env_of(cache), 0
+    for task in env.tasks("train")[1:3]:
+        env.reset(task)
+        rng, is_over = Random(1), False
+        for _ in range(12):
+            if not is_over:
+                action = rng.choice(env.legal_actions())
+                step = env.step(action)
+                assert "invalid_action" not in step.info, action
+                is_over, played = step.terminated, played + 1
+    assert played > 12
+
+
+@needs_package
+def test_what_was_held_while_asking_for_legal_actions_is_let_go(cache: Path) -> None:
+    env = env_of(cache)
+    env.reset(env.tasks("train")[0])
+    jvm, world = env._jvm, env._world
+    assert jvm is not None
+    first = str(jvm.call(world, "agentInterface", 30))
+    env.legal_actions()
+    last = str(jvm.call(world, "agentInterface", 30))
+    between = [f"o{number}" for number in range(int(first[1:]) + 1, int(last[1:]))]
+    assert len(between) > 5
+    for name in between:
+        with pytest.raises(EnvError):
+            jvm.call(name, "hashCode", 30)
+    assert jvm.call(last, "hashCode", 30) is not None
 
 
 @needs_package

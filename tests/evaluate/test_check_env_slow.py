@@ -46,12 +46,13 @@ class OneEpisodeForAll(Long):
         return super().legal_actions()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_player, "TURNS_S", 4 * TURN_S)
     monkeypatch.setattr(check_player, "WANDER_S", 10 * TURN_S)
 
 
+@pytest.mark.usefixtures("hurried")
 def test_slow_turns_are_fewer_and_counted_aloud() -> None:
     report = check_env(Deliberates(length=40, cap=60), tasks=1, may_spawn=False)
     assert {one.name: one.reason for one in report.of(Status.FAIL)} == {}
@@ -68,6 +69,7 @@ def test_quick_turns_are_all_compared_and_nothing_is_said_of_it() -> None:
     assert report.lines()[-1].endswith(" s")
 
 
+@pytest.mark.usefixtures("hurried")
 def test_one_episode_for_all_tasks_is_found_wherever_it_was_left_off() -> None:
     report = check_env(OneEpisodeForAll(length=40, cap=60), tasks=2, may_spawn=False)
     assert "another task is another episode" in [one.name for one in report.of(Status.FAIL)]

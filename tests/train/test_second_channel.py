@@ -100,6 +100,25 @@ def test_a_resumed_run_counts_on(tmp_path: Path) -> None:
     assert len(str(read_progress(last).parts["bonus"])) > 100
 
 
+def test_every_bonus_of_texts_pays_and_goes_on_exactly_after_a_resume(tmp_path: Path) -> None:
+    (tmp_path / "goals.json").write_text('{"": ["say ant", "say bee"]}')
+    (tmp_path / "worth.json").write_text('{"ant": 1, "cat": 2}')
+    parts = [
+        "{name: e3b, size: 32}",
+        "{name: cfn, size: 32}",
+        "{name: prediction, size: 32}",
+        f"{{name: ellm, table: {tmp_path / 'goals.json'}}}",
+        f"{{name: motif, judge: {tmp_path / 'worth.json'}, gather: 1}}",
+    ]
+    bonus = (f"bonus=[{', '.join(parts)}]", "channel={anneal: none, scale: 0.01}")
+    straight = train(tiny(tmp_path / "a", *CHATTER, *KEPT, *bonus))
+    config = tiny(tmp_path / "b", *CHATTER, *KEPT, *bonus)
+    stopped(config, 2)
+    assert differences(straight, train(config, "auto")) == []
+    assert all(float(str(mean)) > 1 for mean in column(straight, "bonus/mean"))
+    assert column(straight, "groups/frac_dead")[-1] == 0.0
+
+
 def test_tokens_get_both_channels_and_failed_episodes_none(tmp_path: Path) -> None:
     """Bonuses .1 (one new state) and .2, centred and over s0: -.05 and .05, times c = 1."""
     config = tiny(tmp_path, "bonus=counts", "channel.adapt=false")

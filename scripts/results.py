@@ -5,6 +5,8 @@
     python scripts/results.py --table      # only write docs/results.md
     python scripts/results.py --check      # only say whether docs/results.md is what the JSON says
 
+What plays in a browser needs the extra gui: `.venv-gui/bin/python scripts/results.py`.
+
 One run is one `agentrl train` in a process of its own, on one core; SFT's row is the warm start of
 the recipe's first method. Finished runs lie in docs/results/, one small JSON each. `textworld`
 needs an interpreter with agentrl[textworld] (`.ci/install-envs` makes one).
@@ -52,6 +54,7 @@ RECIPES = {
     "game24": ("grpo",),
     "textworld": ("grpo",),
     "program": ("grpo",),
+    "miniwob-click-button": ("grpo",),
     "doorkey": ("explored", "alone"),
     "quickstart": ("grpo", "async"),
 }

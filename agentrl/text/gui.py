@@ -1,9 +1,11 @@
 """Typed actions on a screen, and the canonical JSON in which `Env.step` gets them.
 
-A target is an element (an id that the observation gave it, such as `12`) or a `Point` in whole
-thousandths of the screenshot's width and height, so that 500,500 is the middle of every screen:
+A target is an element (an id that the observation gave it, such as `12`, or a `Label`: what it
+reads), or a `Point` in whole thousandths of the screenshot's width and height, so that 500,500 is
+the middle of every screen:
 
     {"action":"click","target":"12"}
+    {"action":"click","target":{"text":"Ok"}}
     {"action":"type","target":[500,300],"text":"milk"}
 
 Keys are sorted, fields that hold their default are left out; two messages that say the same action
@@ -53,8 +55,15 @@ class Point(NamedTuple):
     y: int
 
 
-Target = str | Point
-"""An element's id or a place."""
+class Label(NamedTuple):
+    """An element by its text or its name, whole and exact; which of several it is, the environment
+    says."""
+
+    text: str
+
+
+Target = str | Point | Label
+"""An element's id, a place, or an element's text."""
 
 
 class GuiAction:
@@ -225,13 +234,20 @@ NAMES = {kind: name for name, kind in KINDS.items()}
 
 def as_target(value: object) -> Target:
     """A target from its JSON. Raises `MalformedError`."""
+    if isinstance(value, Label):
+        return Label(_filled(value.text))
+    if isinstance(value, Mapping) and value.keys() == {"text"}:
+        return Label(_filled(value["text"]))
     if isinstance(value, str):
         if not ELEMENT.fullmatch(value):
             raise MalformedError(f"expected an element such as 12, got {value[:40]!r}")
         return value
     if isinstance(value, list | tuple) and len(value) == 2:
         return Point(_whole(value[0], 0, FULL), _whole(value[1], 0, FULL))
-    raise MalformedError(f"expected an element or a point such as [500, 300], got {value!r:.40}")
+    raise MalformedError(
+        "expected an element or a point such as 12, [500, 300] or "
+        f'{{"text": "Ok"}}, got {value!r:.40}'
+    )
 
 
 def as_keys(value: object) -> str:
@@ -318,7 +334,11 @@ def canonical(action: GuiAction) -> str:
     kind = type(action)
     defaults = optional(kind)
     given = {name: getattr(action, name) for name in names(kind)}
-    said = {k: v for k, v in given.items() if k not in defaults or v != defaults[k]}
+    said = {
+        k: v._asdict() if isinstance(v, Label) else v
+        for k, v in given.items()
+        if k not in defaults or v != defaults[k]
+    }
     return json.dumps(
         {"action": NAMES[kind], **said}, ensure_ascii=False, sort_keys=True, separators=(",", ":")
     )

@@ -8,12 +8,12 @@ followed by the events that the browser would send. `Goto`, `Home`, `Answer`, `D
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from agentrl.core.errors import AgentRLError, did_you_mean
-from agentrl.envs.browser.observe import Screen
+from agentrl.envs.browser.observe import Element, Screen
 from agentrl.envs.browser.page import PageLease
 from agentrl.text.gui import (
     FULL,
@@ -24,6 +24,7 @@ from agentrl.text.gui import (
     Drag,
     GuiAction,
     Hover,
+    Label,
     LongPress,
     Point,
     Press,
@@ -34,9 +35,12 @@ from agentrl.text.gui import (
     Target,
     Type,
     Wait,
+    names,
 )
 
 T = TypeVar("T")
+PASSIVE = frozenset({"generic", "paragraph", "label", "heading", "listitem", "cell", "img"})
+"""Roles of what is read rather than used."""
 PRESS_S = 1.0
 """How long a long press lasts, and `Wait`."""
 STEPS = 10
@@ -136,7 +140,7 @@ class Hands:
             return Spot(self.screen.width / 2, self.screen.height / 2)
         if isinstance(target, Point):
             return Spot(*self.pixels(target))
-        if not target.isdecimal():
+        if isinstance(target, Label) or not target.isdecimal():
             raise ImpossibleActionError(f"there is no element {target}")
         found = await self._do(self.lease.page.evaluate("r => __agentrl.place(r)", target))
         if found is None:
@@ -290,3 +294,47 @@ def _between(start: Spot, end: Spot) -> list[Spot]:
 
 def _within(at: float, size: int) -> float:
     return min(max(at, 1.0), size - 2.0)
+
+
+def numbered(action: GuiAction, elements: Sequence[Element]) -> GuiAction:
+    """The action with the numbers of elements in place of their texts (`called`).
+
+    Raises:
+        ImpossibleActionError: nothing reads so.
+    """
+    found = {}
+    for name, label in _targets(action, Label):
+        element = called(label.text, elements)
+        if element is None:
+            known = dict.fromkeys(text for e in elements for text in (e.text, e.name) if text)
+            near = did_you_mean(label.text, known)
+            raise ImpossibleActionError(f"nothing reads {label.text[:40]!r}{near}")
+        found[name] = element.ref
+    return replace(action, **found) if found else action  # type: ignore[type-var]
+
+
+def labelled(action: GuiAction, elements: Sequence[Element]) -> GuiAction:
+    """The action with the texts of elements in place of their numbers, where a text is enough."""
+    of = {element.ref: element for element in elements}
+    found = {}
+    for name, ref in _targets(action, str):
+        element = of.get(ref)
+        text = "" if element is None else element.text or element.name
+        if text.strip() and called(text, elements) is element:
+            found[name] = Label(text)
+    return replace(action, **found) if found else action  # type: ignore[type-var]
+
+
+def called(text: str, elements: Sequence[Element]) -> Element | None:
+    """The element whose whole text or name this is: rather one that can be seen, then rather one
+    that can be used, then the first."""
+    found = [element for element in elements if text in (element.text, element.name)]
+    found.sort(key=lambda element: (not element.is_visible, element.role in PASSIVE))
+    return found[0] if found else None
+
+
+def _targets(action: GuiAction, kind: type[T]) -> list[tuple[str, T]]:
+    """The fields of an action that name a target of a kind."""
+    fields = [name for name in names(type(action)) if name in ("target", "start", "end")]
+    values = [(name, getattr(action, name)) for name in fields]
+    return [(name, value) for name, value in values if isinstance(value, kind)]

@@ -39,7 +39,7 @@ from agentrl.envs.browser.observe import (
     marked,
     screenshot,
 )
-from agentrl.envs.browser.perform import Hands, ImpossibleActionError
+from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled, numbered
 from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, lease
 from agentrl.envs.miniwob.oracles import ORACLES, Scene
 from agentrl.envs.miniwob.pages import page_of, pages, pictures_of, task_names
@@ -84,6 +84,9 @@ class MiniWob(Env):
     observe: Aspect | tuple[Aspect, ...] = "dom"
     """What is shown: `dom` (elements as lines), `axtree` (as a tree of roles), `screenshot`,
     `marks` (a screenshot with numbered boxes), or several."""
+    targets: Literal["number", "text"] = "number"
+    """How the expert and the random player name elements: by `number`, or by their `text` where
+    that is enough. Who else plays may do both."""
     points: bool = False
     """Say with each element of `dom` where its centre is, in thousandths of the screen."""
     repeat_goal: bool = False
@@ -162,7 +165,7 @@ class MiniWob(Env):
         Raises:
             BrowserError: the page or its browser failed.
         """
-        page_lease, _ = self._playing()
+        page_lease, view = self._playing()
         self._steps += 1
         complaint = ""
         try:
@@ -170,6 +173,7 @@ class MiniWob(Env):
             if isinstance(act, Done | Infeasible):
                 return self._ended(page_lease, GIVEN_UP)
             if not isinstance(act, Wait):
+                act = numbered(act, view.elements)
                 await Hands(lease=page_lease, screen=SCREEN).perform(act)
             ms = self.step_ms * (1 + isinstance(act, Wait))
         except (MalformedError, ImpossibleActionError) as error:
@@ -236,13 +240,17 @@ class MiniWob(Env):
                 found.append(Click(element.ref))
             if element.tag in ("input_text", "input_password", "textarea"):
                 found += [Type(text, element.ref) for text in said if text]
-        return [canonical(action) for action in found] or [canonical(Wait())]
+        return [self._said(action, view) for action in found] or [canonical(Wait())]
 
     def expert_action(self) -> str:
         """What a script that knows the task does now."""
         _, view = self._playing()
         scene = Scene(goal=self._goal, elements=view.elements, steps=self._steps)
-        return canonical(ORACLES[self._name](scene))
+        return self._said(ORACLES[self._name](scene), view)
+
+    def _said(self, action: GuiAction, view: View) -> str:
+        is_text = self.targets == "text"
+        return canonical(labelled(action, view.elements) if is_text else action)
 
     def _playing(self) -> tuple[PageLease, View]:
         if self._view is None or self._lease is None:

@@ -35,6 +35,7 @@ from agentrl.core.starts import Tasks, digest
 from agentrl.core.types import Action, Json, Observation, Split, Step, Task
 from agentrl.envs.browser.observe import (
     Aspect,
+    Element,
     Screen,
     View,
     axtree_text,
@@ -43,7 +44,7 @@ from agentrl.envs.browser.observe import (
     marked,
     screenshot,
 )
-from agentrl.envs.browser.perform import Hands, ImpossibleActionError
+from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled, numbered
 from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, lease
 from agentrl.envs.webapps.errands import Data, Errand, Frame, Layout, apply, facts, unpacked
 from agentrl.envs.webapps.solve import advise
@@ -134,6 +135,9 @@ class WebApps(Env):
     observe: Aspect | tuple[Aspect, ...] = "dom"
     """What is shown: `dom` (elements as lines), `axtree` (as a tree of roles), `screenshot`,
     `marks` (a screenshot with numbered boxes), or several."""
+    targets: Literal["number", "text"] = "number"
+    """How the expert and the random player name elements: by `number`, or by their `text` where
+    that is enough. Who else plays may do both."""
     repeat_goal: bool = False
     """Say the goal in each observation (for context policies that forget the first)."""
     cap: Annotated[int, Ge(1)] | None = None
@@ -253,6 +257,7 @@ class WebApps(Env):
                     raise ImpossibleActionError(f"expected one of {known}, got {url:.40}")
             case _:
                 is_phone = self.layout == "phone"
+                act = numbered(act, self._shown())
                 await Hands(lease=page_lease, screen=self._screen, touch=is_phone).perform(act)
 
     async def _evaluate(self, script: str, argument: object = None) -> object:
@@ -345,13 +350,21 @@ class WebApps(Env):
                 found += [menu(element.ref)] if has_menus else []
         if self.layout == "phone":
             found += [Home(), Swipe("left"), Swipe("right")]
-        return [canonical(action) for action in found]
+        return [self._said(action) for action in found]
 
     def expert_action(self) -> str:
         """The solution's next step from wherever one is; what others broke is not mended."""
         now = self._playing()
         first = cast("Data", json.loads(now.first))
-        return canonical(advise(now.errands, now.data, first, now.frame, self._seen(), self.layout))
+        view = self._seen()
+        return self._said(advise(now.errands, now.data, first, now.frame, view, self.layout))
+
+    def _shown(self) -> list[Element]:
+        """What can be seen."""
+        return [element for element in self._seen().elements if element.is_visible]
+
+    def _said(self, action: GuiAction) -> str:
+        return canonical(labelled(action, self._shown()) if self.targets == "text" else action)
 
     def check(self, goal: str) -> bool | None:
         """`reached`: whether the data is what was asked for. A sentence of the goal: whether that
@@ -387,7 +400,7 @@ class WebApps(Env):
         if is_first or self.repeat_goal:
             lines.append(f"goal {now.goal}")
         view, images = self._seen(), []
-        elements = [element for element in view.elements if element.is_visible]
+        elements = self._shown()
         lowest = max((element.box.y for element in elements), default=0.0)
         is_more = any(e.box.y > lowest and not e.is_visible for e in view.elements)
         for aspect in self._aspects:

@@ -175,6 +175,28 @@ def test_rewards_are_the_tasks_own_and_limits_truncate(loop: asyncio.Runner) -> 
 
 
 @in_a_browser
+def test_elements_may_be_named_by_what_they_read(loop: asyncio.Runner) -> None:
+    async def script() -> None:
+        env = MiniWob(task="enter-text", targets="text", cap=4)
+        task = env.tasks("train")[0]
+        await env.reset(task)
+        assert env.expert_action() == '{"action":"type","target":"1","text":"Tora"}'
+        await env.step(env.expert_action())
+        click = '{"action":"click","target":{"text":"Submit"}}'
+        assert env.expert_action() == click
+        assert click in env.legal_actions()
+        wrong = await env.step(click.replace("Submit", "Submitt"))
+        assert wrong.info["invalid_action"]
+        complaint = as_observation(wrong.observation).text
+        assert "nothing reads 'Submitt'; did you mean 'Submit'?" in complaint
+        step = await env.step(click)
+        assert (step.reward, step.info["success"]) == (1.0, True)
+        await env.close()
+
+    loop.run(script())
+
+
+@in_a_browser
 def test_a_page_that_left_ends_the_episode_and_is_opened_again(loop: asyncio.Runner) -> None:
     async def script() -> None:
         env = MiniWob(task="click-button")

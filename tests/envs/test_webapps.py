@@ -82,6 +82,20 @@ def test_every_task_is_solved_in_the_steps_that_it_says(
     played(env, play)
 
 
+def test_the_solver_may_name_elements_by_what_they_read() -> None:
+    env = WebApps(targets="text", ends="reached")
+
+    async def play() -> None:
+        named = 0
+        for task in env.tasks("test")[:4]:
+            step, log = await solved(env, task)
+            assert step.info["success"] is True
+            named += sum('"target":{"text":' in action for action in log)
+        assert named >= 4
+
+    played(env, play)
+
+
 @layouts
 def test_saying_done_at_once_is_no_success(layout: Layout) -> None:
     env = WebApps(layout=layout)

@@ -16,6 +16,7 @@ from agentrl.text.gui import (
     Home,
     Hover,
     Infeasible,
+    Label,
     LongPress,
     Point,
     Press,
@@ -30,11 +31,11 @@ from agentrl.text.gui import (
 grid = st.integers(0, 1000)
 points = st.builds(Point, grid, grid)
 elements = st.from_regex(r"[A-Za-z]{0,8}[0-9]{1,9}", fullmatch=True).filter(str.isascii)
-targets = elements | points
 controls = "".join(map(chr, [*range(9), *range(11, 32), 127]))
 letters = st.characters(exclude_categories=["Cs"], exclude_characters=controls)
 texts = st.text(letters, max_size=40)
 full_texts = texts.filter(str.strip)
+targets = elements | points | st.builds(Label, full_texts)
 last_keys = st.sampled_from([*NAMED_KEYS, *"abzAZ09"])
 held_keys = st.lists(st.sampled_from(MODIFIERS), unique=True)
 keys = st.builds(lambda held, last: "+".join([*held, last]), held_keys, last_keys)

@@ -32,6 +32,7 @@ from agentrl.text.gui import (
     GuiAction,
     Home,
     Infeasible,
+    Label,
     LongPress,
     MalformedError,
     Point,
@@ -132,7 +133,7 @@ class AndroidWorldJson(GuiFormat):
         if isinstance(target, Point):
             x, y = self.frame.say(target)
             return {"x": x, "y": y}
-        if not target.isdigit() or str(int(target)) != target:
+        if isinstance(target, Label) or not target.isdigit() or str(int(target)) != target:
             raise DataError(f"AndroidWorld's elements are numbers, got {target!r}")
         return {"index": int(target)}
 

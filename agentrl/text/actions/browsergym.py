@@ -31,6 +31,7 @@ from agentrl.text.gui import (
     GuiAction,
     Hover,
     Infeasible,
+    Label,
     MalformedError,
     Point,
     Press,
@@ -131,6 +132,8 @@ class BrowserGymCalls(GuiFormat):
     def _at(self, target: Target) -> list[str]:
         if isinstance(target, Point):
             return [str(number) for number in self.frame.say(target)]
+        if isinstance(target, Label):
+            raise DataError(f"browsergym's elements are ids, got the text {target.text!r}")
         return [quoted(target)]
 
     def _deltas(self, action: Scroll) -> list[str]:

@@ -1,4 +1,4 @@
-"""The actions of `text/gui.py` in few tokens: `click 12`, `type 5 "milk"`, `click @500,300`."""
+"""The actions of `text/gui.py` in few tokens: `click 12`, `click "Ok"`, `click @500,300`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from agentrl.text.gui import (
     KINDS,
     NAMES,
     GuiAction,
+    Label,
     MalformedError,
     Point,
     canonical,
@@ -179,7 +180,9 @@ def _quoted(rest: list[Word], name: str, is_spare: bool) -> tuple[object, int]:
 
 
 def _target(rest: list[Word], name: str, is_spare: bool) -> tuple[object, int]:
-    """An element or `@x,y`; before `by`, a spare one is left out."""
+    """An element, its text in quotes, or `@x,y`; before `by`, a spare one is left out."""
+    if rest and rest[0].is_quoted:
+        return Label(rest[0].text), 1
     value, used = _bare(rest, name, is_spare)
     if is_spare and value == "by":
         return None, 0
@@ -205,6 +208,8 @@ READERS: Mapping[str, Callable[[list[Word], str, bool], tuple[object, int]]] = {
 def _spelt(name: str, value: object) -> str:
     if isinstance(value, Point):
         return f"@{value.x},{value.y}"
+    if isinstance(value, Label):
+        return json.dumps(value.text, ensure_ascii=False)
     if name == "amount":
         return f"by {value}"
     return json.dumps(value, ensure_ascii=False) if name in QUOTED else str(value)

@@ -112,6 +112,10 @@ class Ground:
             raise EnvError(f"expected a list of actions from legal_actions(), got {legal!r:.200}")
         return [as_action(action) for action in legal]
 
+    async def expert_action(self) -> Action:
+        """What the env's expert does here."""
+        return as_action(await self._call("expert_action"))
+
     async def _reset(self) -> None:
         self.text = words_of(as_observation(await self._call("reset", self.task)))
 

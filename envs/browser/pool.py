@@ -46,6 +46,8 @@ __all__ = ["BrowserDeadlineError", "BrowserError", "BrowserSettings", "PageLease
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 GONE = "the browser ended"
+OPENING = 4
+"""Pages that a browser opens at a time: more at once are each as slow as all of them together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ class Browser:
         """Pages lent so far."""
         self.error: type[Exception] = Exception
         """What Playwright raises."""
+        self._turn = asyncio.Semaphore(OPENING)
         self._chromium: Chromium | None = None
         self._driver: Playwright | None = None
         self._browser: PlaywrightBrowser | None = None
@@ -169,6 +172,14 @@ class Browser:
         self, viewport: tuple[int, int], touch: bool, scale: float, roots: tuple[Path, ...]
     ) -> PageLease:
         """A new page. Raises `BrowserError`: whoever asked is better off with another browser."""
+        async with self._turn:
+            if self.is_retired or self.fault:
+                raise BrowserError(f"browser: {self.fault or 'it opened no page before'}")
+            return await self._opened(viewport, touch, scale, roots)
+
+    async def _opened(
+        self, viewport: tuple[int, int], touch: bool, scale: float, roots: tuple[Path, ...]
+    ) -> PageLease:
         assert self._browser is not None
         self.served += 1
         limit = self.settings.timeout_s

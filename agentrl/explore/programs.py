@@ -120,13 +120,15 @@ class Program(NamedTuple):
     """An action whose target is a set of elements, and whose text may be one that the goal quotes.
 
     `shape` is the action's JSON without target and text, or an action that is no JSON. `string` is
-    the text of its field `key`, or the number of a text that the goal quotes.
+    the text of its field `key`, or the number of a text that the goal quotes. `by_text` names
+    elements by what they read, where they read something, as the demonstration did.
     """
 
     shape: str
     among: Constraint | None = None
     key: str = ""
     string: int | str = ""
+    by_text: bool = False
 
     def actions(self, screen: Screen) -> list[Action]:
         """All actions that satisfy it here, as canonical JSON; none where nothing does."""
@@ -141,9 +143,11 @@ class Program(NamedTuple):
             said[self.key] = self.string
         if self.among is None:
             return [_canonical(said)]
-        places = range(len(screen.elements))
-        refs = [screen.elements[at].ref for at in places if self.among.holds(at, screen)]
-        return [_canonical({**said, "target": ref}) for ref in refs]
+        held = [e for at, e in enumerate(screen.elements) if self.among.holds(at, screen)]
+        return [_canonical({**said, "target": self._named(e)}) for e in held]
+
+    def _named(self, element: Shown) -> Json:
+        return {"text": element.text} if self.by_text and element.text else element.ref
 
     def __str__(self) -> str:
         said = _object(self.shape) or {"action": self.shape}
@@ -160,13 +164,20 @@ def programs_for(action: Action, screen: Screen) -> list[Program]:
     key = next((name for name in STRINGS if name in said), "")
     text = str(said.pop(key)) if key else ""
     strings: list[int | str] = [n for n, field in enumerate(screen.fields) if key and field == text]
-    at = next((i for i, e in enumerate(screen.elements) if e.ref == said.get("target")), None)
+    target = said.get("target")
+    by_text = isinstance(target, Mapping)
+    reads = target["text"] if isinstance(target, Mapping) else None
+    at = next(
+        (i for i, e in enumerate(screen.elements) if target == e.ref or reads == e.text), None
+    )
     sets: list[Constraint | None] = [None]
     if at is not None:
         del said["target"]
         sets = [*_sets_with(at, screen)]
     shape = _canonical(said)
-    return [Program(shape, among, key, string) for among in sets for string in [*strings, text]]
+    return [
+        Program(shape, among, key, string, by_text) for among in sets for string in [*strings, text]
+    ]
 
 
 def _sets_with(at: int, screen: Screen) -> Iterator[Constraint]:
@@ -184,8 +195,9 @@ def _sets_with(at: int, screen: Screen) -> Iterator[Constraint]:
 
 
 def target_of(action: Action) -> str:
-    """The element that an action is on; empty for none."""
-    return str((_object(action) or {}).get("target", ""))
+    """The element that an action is on, by its number; empty for none."""
+    target = (_object(action) or {}).get("target", "")
+    return target if isinstance(target, str) else ""
 
 
 def _object(action: Action) -> dict[str, Json] | None:

@@ -24,7 +24,7 @@ from agentrl.explore.programs import (
 )
 from agentrl.explore.workflows import Book, Lattice, Workflows
 from agentrl.rollout.runners import runner_for
-from agentrl.text.gui import Click, Type, canonical
+from agentrl.text.gui import Click, Label, Type, canonical
 
 GOAL = 'task Enter "emile" as the name and press Login.'
 TEXT = f"""{GOAL}
@@ -123,6 +123,18 @@ def test_a_text_may_have_been_meant_as_it_stands_or_as_what_the_goal_quotes() ->
     assert (
         Program('{"action":"type"}', Constraint("behind", "Name"), "text", 1).actions(other) == []
     )
+
+
+def test_an_element_that_was_named_by_its_text_is_named_so_elsewhere() -> None:
+    programs = programs_for(canonical(Click(Label("Login"))), read_screen(TEXT, GOAL))
+    assert {str(p) for p in programs} == {
+        "click(tag 'button')",
+        "click(text 'Login')",
+        "click(said)",
+    }
+    other = read_screen("[7] button Sign in\n[8] input_text", 'press "Sign in"')
+    [by_tag] = [p for p in programs if str(p) == "click(tag 'button')"]
+    assert by_tag.actions(other) == [canonical(Click(Label("Sign in")))]
 
 
 def test_an_action_without_an_element_and_one_that_is_no_json_satisfy_themselves() -> None:

@@ -7,7 +7,7 @@ credit compares what was done in the same state.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -219,6 +219,21 @@ def _back(came: Mapping[str, tuple[str, Action]], source: str, target: str) -> l
         target, action = came[target]
         actions.append(action)
     return actions[::-1]
+
+
+def steps_to(goal: Hashable, edges: Iterable[tuple[Hashable, Hashable]]) -> dict[Hashable, int]:
+    """The fewest edges from each state to the goal; states without a way are not in it."""
+    before: dict[Hashable, set[Hashable]] = {}
+    for here, there in edges:
+        before.setdefault(there, set()).add(here)
+    found, waiting = {goal: 0}, deque([goal])
+    while waiting:
+        there = waiting.popleft()
+        for here in before.get(there, ()):
+            if here not in found:
+                found[here] = found[there] + 1
+                waiting.append(here)
+    return found
 
 
 def same_state(

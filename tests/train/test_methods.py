@@ -141,6 +141,7 @@ def test_every_preset_trains(tmp_path: Path, preset: str) -> None:
     config = replace(
         chosen,
         advantage=method.advantage,
+        critic=method.critic,
         loss=method.loss,
         aggregate=method.aggregate,
         kl=method.kl,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from agentrl.algo.returns import mean_and_variance, returns_to_go, turn_rewards
-from agentrl.core.graph import fuzzy, same_state
+from agentrl.algo.returns import returns_to_go, turn_rewards
+from agentrl.algo.states import Norm, among, normalised, places_of, shared_states, states_of
 from agentrl.core.registry import register
-from agentrl.core.types import AdvantageOut, Group, Level, Scored, Sum
-
-EPS = 1e-6
-"""Added to standard deviations under `norm=mean_std`."""
+from agentrl.core.types import AdvantageOut, Group, Level, Scored
 
 
 @register("advantage", "gigpo")
@@ -34,7 +30,7 @@ class GroupInGroup:
     """Discount of a turn (0..1)."""
     omega: Annotated[float, Ge(0)] = 1.0
     """Weight of the step's part (0 or more)."""
-    norm: Literal["mean", "mean_std"] = "mean"
+    norm: Norm = "mean"
     """Whether centred values are divided by their deviation."""
     similarity: Annotated[float, Gt(0), Le(1)] = 1.0
     """Least similarity of two keys that count as one state (difflib's ratio; 1: equal)."""
@@ -46,15 +42,18 @@ class GroupInGroup:
     def __call__(self, scored: Scored) -> AdvantageOut:
         """Advantages at turn level. `credit/same_state` is how many turns began in a turn's state
         on average (1: the step's part is dead)."""
-        found = [self._estimate(group) for group in scored.groups]
-        sizes = [size for _, own in found for size in own]
+        states = [states_of(group, self.similarity) for group in scored.groups]
         return AdvantageOut(
-            values=tuple(values for values, _ in found),
+            values=tuple(
+                self._estimate(group, own) for group, own in zip(scored.groups, states, strict=True)
+            ),
             level=Level.TURN,
-            metrics={"credit/same_state": Sum(float(sum(sizes)), float(len(sizes)))},
+            metrics=shared_states([places_of(own) for own in states]),
         )
 
-    def _estimate(self, group: Group) -> tuple[tuple[list[float] | None, ...], list[int]]:
+    def _estimate(
+        self, group: Group, states: dict[int, list[Hashable]]
+    ) -> tuple[list[float] | None, ...]:
         of_turns = {
             i: returns_to_go(turn_rewards(group.trajectories[i]), self.gamma) for i in group.scored
         }
@@ -64,34 +63,12 @@ class GroupInGroup:
             for i, score in scores.items()
             for _ in range(len(of_turns[i]) if self.across_turns else 1)
         ]
-        episodes = {i: self._normalised(score, pool) for i, score in scores.items()}
+        episodes = {i: normalised(score, pool, self.norm) for i, score in scores.items()}
         steps = {i: [0.0] * len(returns) for i, returns in of_turns.items()}
-        sizes = []
-        for places in self._states(group):
-            pool = [of_turns[i][k] for i, k in places]
-            sizes += [len(pool)] * len(pool)
-            for i, k in places:
-                steps[i][k] = self._normalised(of_turns[i][k], pool)
-        values = tuple(
+        for places in places_of(states).values():
+            for (i, k), value in among(of_turns, places, self.norm):
+                steps[i][k] = value
+        return tuple(
             None if i not in scores else [episodes[i] + self.omega * step for step in steps[i]]
             for i in range(len(group.trajectories))
         )
-        return values, sizes
-
-    def _states(self, group: Group) -> Sequence[Sequence[tuple[int, int]]]:
-        """Turns of scored siblings that began in the same state."""
-        keys = [
-            [turn.state_key if t.is_scored else None for turn in t.turns]
-            for t in group.trajectories
-        ]
-        alike = None
-        if self.similarity < 1.0:
-            alike = fuzzy((key for own in keys for key in own if key is not None), self.similarity)
-        return [*same_state(keys, alike).values()]
-
-    def _normalised(self, value: float, pool: Sequence[float]) -> float:
-        if len(set(pool)) <= 1:
-            return 0.0
-        mean, variance = mean_and_variance(pool)
-        centred = value - mean
-        return centred if self.norm == "mean" else centred / (math.sqrt(variance) + EPS)

@@ -35,6 +35,10 @@ METHODS = {
         ["advantage=grpo", "advantage.scale=none", "aggregate=constant", "aggregate.length=16"],
     ),
     "rloo": ("RLOO", ["advantage=rloo"]),
+    "gigpo": ("GiGPO", ["advantage=gigpo"]),
+    "graphgpo": ("GraphGPO", ["advantage=graphgpo"]),
+    "turn_gae": ("turn GAE", ["advantage=turn_gae", "critic.lr=1e-3", "critic.epochs=2"]),
+    "bilevel_gae": ("bi-level GAE", ["advantage=bilevel_gae", "critic.lr=1e-3", "critic.epochs=2"]),
     "async": (
         "GRPO ahead",
         ["rollout.mode=async", "rollout.max_staleness=2", "mismatch=tis", "engine=transformers"],
@@ -48,8 +52,8 @@ METHODS = {
 """Name -> how the page calls it, and the settings that make it."""
 RECIPES = {
     "babyai-GoToObj": ("grpo", "rloo", "async"),
-    "babyai-GoToLocalS6N2": ("grpo", "rloo"),
-    "countdown": ("grpo", "dr_grpo", "rloo"),
+    "babyai-GoToLocalS6N2": ("grpo", "rloo", "gigpo", "graphgpo", "turn_gae", "bilevel_gae"),
+    "countdown": ("grpo", "dr_grpo", "rloo", "gigpo", "graphgpo", "turn_gae", "bilevel_gae"),
     "tools": ("grpo",),
     "game24": ("grpo",),
     "textworld": ("grpo",),

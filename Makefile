@@ -107,7 +107,7 @@ ladder: $(INSTALLED)  ## regenerate docs/ladder.md: sparse tasks, with and witho
 
 bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (25 minutes on two idle cores; push needs .venv-vllm)
 	.ci/install-vllm
-	for name in engine trie vs_trl overhead async push envs; do \
+	for name in engine trie vs_trl overhead async push envs credit; do \
 	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
 	$(BIN)/python scripts/bench/page.py
 

@@ -79,7 +79,9 @@ class ConflictAware:
             return [0.0] * count
         less = value - self.entropy_coef * entropy
         raised = less * (self.raise_to if value > 0 else 0.0)
-        return [less if t in run else raised for t in range(count)]
+        inside = range(run.start, max(run.start, run.stop))
+        ends = [raised] * inside.start, [raised] * (count - inside.stop)
+        return [*ends[0], *[less] * len(inside), *ends[1]]
 
 
 def tokens_of(trajectory: Trajectory) -> list[int]:
@@ -93,34 +95,26 @@ def conflict_runs(ids: Sequence[Sequence[int]], signs: Sequence[float]) -> list[
 
     Two siblings that agree from the beginning to the end leave nothing between.
     """
-    found = []
-    forward, backward = _shared(ids, signs), _shared([own[::-1] for own in ids], signs)
-    for own, sign in zip(ids, signs, strict=True):
-        if sign == 0.0:
-            found.append(range(len(own)))
-            continue
-        first = _run(own, forward)
-        last = len(own) - _run(own[::-1], backward)
-        found.append(range(first, last))
+    firsts, lasts = _runs(ids, signs), _runs([own[::-1] for own in ids], signs)
+    return [
+        range(len(own)) if sign == 0.0 else range(first, len(own) - last)
+        for own, sign, first, last in zip(ids, signs, firsts, lasts, strict=True)
+    ]
+
+
+def _runs(ids: Sequence[Sequence[int]], signs: Sequence[float]) -> list[int]:
+    """How many places in a row, from the first, are in conflict, for each sibling: looked at no
+    further than somebody's run goes."""
+    found = [0] * len(ids)
+    running = [i for i, sign in enumerate(signs) if sign != 0.0]
+    place = 0
+    while running:
+        here = [
+            (own[place], sign) for own, sign in zip(ids, signs, strict=True) if place < len(own)
+        ]
+        shared = {t for t, sign in here if sign > 0} & {t for t, sign in here if sign < 0}
+        running = [i for i in running if place < len(ids[i]) and ids[i][place] in shared]
+        place += 1
+        for i in running:
+            found[i] = place
     return found
-
-
-def _shared(ids: Sequence[Sequence[int]], signs: Sequence[float]) -> list[set[int]]:
-    """For each place the tokens that a good and a bad sibling have there."""
-    sides: list[tuple[set[int], set[int]]] = []
-    for own, sign in zip(ids, signs, strict=True):
-        if sign == 0.0:
-            continue
-        for place, token in enumerate(own):
-            if place == len(sides):
-                sides.append((set(), set()))
-            sides[place][sign > 0].add(token)
-    return [bad & good for bad, good in sides]
-
-
-def _run(own: Sequence[int], shared: Sequence[set[int]]) -> int:
-    """How many places in a row, from the first, are in conflict."""
-    for place, token in enumerate(own):
-        if token not in shared[place]:
-            return place
-    return len(own)

@@ -49,21 +49,23 @@ class TurnReturns:
         for found in returns.values():
             for k, value in enumerate(found):
                 pools.setdefault(0 if self.pool == "all" else k, []).append(value)
+        scales = {key: self._scale(pool) for key, pool in pools.items()}
         for i in range(len(group.trajectories)):
-            yield (
-                None
-                if i not in returns
-                else [
-                    self._normalised(value, pools[0 if self.pool == "all" else k])
-                    for k, value in enumerate(returns[i])
-                ]
-            )
+            if i not in returns:
+                yield None
+                continue
+            found = []
+            for k, value in enumerate(returns[i]):
+                mean, divisor = scales[0 if self.pool == "all" else k]
+                found.append((value - mean) / divisor)
+            yield found
 
-    def _normalised(self, value: float, pool: Sequence[float]) -> float:
+    def _scale(self, pool: Sequence[float]) -> tuple[float, float]:
+        """Mean and divisor of a pool; what is all equal becomes 0."""
         if len(set(pool)) <= 1:
-            return 0.0
+            return pool[0], 1.0
         mean, variance = mean_and_variance(pool)
-        return (value - mean) / (math.sqrt(variance) + self.eps)
+        return mean, math.sqrt(variance) + self.eps
 
     def _returns(self, group: Group, i: int) -> list[float]:
         trajectory = group.trajectories[i]

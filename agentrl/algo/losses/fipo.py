@@ -60,9 +60,11 @@ class FutureKl:
 
 def discounted_future(values_BT: torch.Tensor, mask: torch.Tensor, g: float) -> torch.Tensor:
     """`[B,T]`: `sum_{k >= t} g^(n_k - n_t) x_k`, `n` the count of masked tokens so far."""
-    sums_BT = torch.zeros_like(values_BT)
-    running_B = values_BT.new_zeros(len(values_BT))
-    for t in range(values_BT.shape[1] - 1, -1, -1):
-        running_B = torch.where(mask[:, t], values_BT[:, t] + g * running_B, running_B)
-        sums_BT[:, t] = running_B
-    return sums_BT
+    # Tokens first, so that what is added in one step lies together.
+    mask_TB = mask.T.contiguous()
+    sums_TB = torch.where(mask_TB, values_BT.T, 0.0)
+    decay_TB = torch.where(mask_TB, g, 1.0).to(sums_TB.dtype)
+    rows, decays = sums_TB.unbind(), decay_TB.unbind()
+    for t in range(len(rows) - 2, -1, -1):
+        rows[t].addcmul_(rows[t + 1], decays[t])
+    return sums_TB.T

@@ -54,12 +54,7 @@ CASES = {
     "miniwob": ("task=click-button", "task=click-tab-2", "task=login-user observe=axtree"),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
     "textworld": ("game=coin", "game=coin prose=plain", "game=treasure", "game=cooking"),
-    "scienceworld": (
-        "task=find-living-thing",
-        "task=find-living-thing simplify=easy",
-        "task=boil",
-        "task=all variations=1 turns=400",
-    ),
+    "scienceworld": ("task=find-living-thing", "task=all variations=1 turns=200"),
     "reasoning_gym": ("dataset=chain_sum", "dataset=countdown", "dataset=zebra_puzzles"),
 }
 """Settings that are measured; of other environments the defaults."""

@@ -24,6 +24,7 @@ from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import find, names
 from agentrl.core.types import Action, Split, Step, Stop, Task
 from agentrl.envs.elsewhere import Elsewhere
+from agentrl.envs.scienceworld.jvm import POOL
 from agentrl.rollout.calls import called
 from support.adversary import MARKS, MIB, attacked, broken, enormous, hostile
 from support.extras import needed_by
@@ -74,6 +75,7 @@ def attack(case: str, count: int, seed: int, *, limit_s: float) -> None:
     found = attacked(env, tasks, seed=seed, limit_s=limit_s, style=style)
     with asyncio.Runner() as loop:
         called(loop, env, "close", ())
+    POOL.close()  # Java processes, which are kept for the next env
     assert found.failures == {}, "what a model says is never an env's failure"
     assert sum(found.stops.values()) == found.episodes == found.checked == count
     assert not found.stops.keys() & {Stop.ERROR, Stop.TIMEOUT}

@@ -141,6 +141,23 @@ def test_the_simulators_own_solutions_score_one(cache: Path, name: str) -> None:
 
 
 @needs_package
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_simulators_own_solutions_of_all_thirty_tasks_score_one(cache: Path) -> None:
+    env = env_of(cache, task="all", variations=1, turns=400, call_s=60.0)
+    found: dict[str, float] = {}
+    for task in env.tasks("test"):
+        env.reset(task)
+        step = env.step(env.expert_action())
+        found[task.id] = step.reward
+        while not (step.terminated or step.truncated):
+            step = env.step(env.expert_action())
+            found[task.id] += step.reward
+    assert found == pytest.approx(dict.fromkeys(found, 1.0))
+    assert len(found) == 30
+
+
+@needs_package
 def test_a_solution_is_found_once_and_kept(cache: Path) -> None:
     env = env_of(cache, task="find-plant")
     task = env.tasks("test")[0]

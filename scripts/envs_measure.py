@@ -53,7 +53,10 @@ CASES = {
     "webapps": ("layout=phone", "layout=desktop", "layout=phone steps_low=12 steps=20"),
     "miniwob": ("task=click-button", "task=click-tab-2", "task=login-user observe=axtree"),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
-    "textworld": ("game=coin", "game=coin prose=plain", "game=treasure", "game=cooking"),
+    "textworld": (
+        *("game=coin", "game=coin prose=plain", "game=treasure", "game=cooking"),
+        "game=coin level=220 turns=25 prose=plain",
+    ),
     "scienceworld": ("task=find-living-thing", "task=all variations=1 turns=200"),
     "reasoning_gym": ("dataset=chain_sum", "dataset=countdown", "dataset=zebra_puzzles"),
 }

@@ -8,7 +8,8 @@
 Thirty tasks with thousands of variations in the package's own splits (Wang et al. 2022, arXiv
 2203.07540; `pip install 'agentrl[scienceworld]'`, version 1.2.3, and a Java runtime). A score from
 0 to 1 tells of subgoals that were reached; focusing on the wrong thing ends the episode at -1. A
-hundred turns are the package's own limit.
+hundred turns are the package's own limit, and four tasks' own solutions are longer. What is legal
+are hundreds of actions, and asking for them takes some 0.1 s, more than acting does.
 
 All worlds of this process live in a few Java processes (`jvm.py`). One that dies or hangs costs the
 episode that asked it; the others do again in another one what they had done.

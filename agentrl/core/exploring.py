@@ -6,13 +6,13 @@ whom to ask.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from agentrl.core.graph import Cell, StateGraph
-from agentrl.core.types import Found, Group, Message, Start, Task
+from agentrl.core.types import Found, Group, Message, Start, Sum, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +138,44 @@ class Explorer(Protocol):
         Args:
             voice: the run's own policy, for proposers that ask it.
         """
+        ...
+
+
+class Watched(NamedTuple):
+    """A goal in a bonus' own words, and what the env is asked for it (`Env.check`), if anything."""
+
+    goal: str
+    condition: str | None
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """A bonus for goals: while an episode of training is played, the env is asked before the first
+    turn and after each one whether their conditions hold (`Trajectory.goals` and `held`)."""
+
+    async def watch(self, task: Task) -> Sequence[Watched]:
+        """The goals of a task; the same for all its episodes."""
+        ...
+
+
+@runtime_checkable
+class Opens(Protocol):
+    """A part that has to be made ready before the run, and closed behind it."""
+
+    async def start(self, folder: Path, voice: Voice | None) -> None:
+        """Make ready; `folder` is this process', `voice` the run's policy. Raises `ConfigError`."""
+        ...
+
+    async def close(self) -> None:
+        """Give back whatever is open; may be called twice."""
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A bonus that has metrics of its own."""
+
+    def metrics(self) -> Mapping[str, Sum]:
+        """Of the groups that were observed last, of all ranks."""
         ...
 
 

@@ -87,6 +87,12 @@ class Observation:
     messages: tuple[Message, ...] | None = None
     is_whole: bool = False
 
+    @property
+    def words(self) -> str:
+        """All that is said, as one text."""
+        said = [message.text for message in self.messages or ()]
+        return self.text if self.messages is None else "\n".join(said)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -180,7 +186,8 @@ class Turn:
     `versions` are runs of (weight version, count) that sum to A; `row` counts the trajectory's
     rows; `reward` is the env's, `score` a reward's own for this turn; `images` are content hashes.
     `state_key` names the state that was acted in, `led_to` the one that came of it and `heard` what
-    the env then said (both kept where a bonus asks for them).
+    the env then said (both kept where a bonus asks for them), `held` which of the trajectory's
+    `goals` were then true (None: nobody can tell).
     `forced` are tokens inside the reply that the model saw but did not sample (the end of its
     thinking, when that was cut short): they are no action ids, and are masked.
     """
@@ -195,6 +202,7 @@ class Turn:
     state_key: str | None = None
     led_to: str | None = None
     heard: str | None = None
+    held: tuple[bool | None, ...] = ()
     images: tuple[str, ...] = ()
     action: Action | None = None
     invalid: bool = False
@@ -245,7 +253,8 @@ class Trajectory:
 
     A branch has a `parent`: its first `parent.turn` turns are the parent's own.
     `pixels` keeps every picture once, by content hash. `seconds` is wall-clock time. `opening` is
-    what the env said before the first turn, where a bonus asks for it.
+    what the env said before the first turn, where a bonus asks for it; so are `goals`, each in the
+    bonus' own words, and `held`, which of them were true then.
     """
 
     task: Task
@@ -261,6 +270,8 @@ class Trajectory:
     metrics: Mapping[str, float] = field(default_factory=dict)
     pixels: Mapping[str, Image] = field(default_factory=dict)
     opening: str | None = None
+    goals: tuple[str, ...] = ()
+    held: tuple[bool | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.parent is not None and self.parent.turn > len(self.turns):

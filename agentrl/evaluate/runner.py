@@ -14,6 +14,7 @@ from agentrl.core import registry
 from agentrl.core.config import Config, Rollout, load_config
 from agentrl.core.deadlines import deadline
 from agentrl.core.errors import ConfigError, DeadlineError, EngineError
+from agentrl.core.exploring import Watches
 from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Runner, Share, abilities
 from agentrl.core.types import (
     Action,
@@ -171,6 +172,7 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
     runner = runner_for(config.env, config.rollout.runner)
     renderer = build_renderer(config.renderer, policy.tokenizer, policy.stop_ids)
     limit = config.rollout.max_context or policy.context_length
+    bonus = config.bonus if config.channel.coef else None
     rules = Rules(
         max_turns=config.rollout.max_turns,
         max_tokens=config.sampling.max_tokens,
@@ -179,7 +181,7 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         env_timeout_s=config.rollout.env_timeout_s,
         on_invalid=config.rollout.on_invalid,
         state_keys="state_keys" in config.advantage.needs,
-        kept=config.bonus.needs if config.bonus and config.channel.coef else frozenset(),
+        kept=frozenset() if bonus is None else bonus.needs,
         thinking=config.thinking,
     )
     worker = Worker(
@@ -191,6 +193,7 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         seed=config.run.seed,
         in_flight=most_in_flight(config.rollout, runner),
         reward_timeout_s=config.rollout.reward_timeout_s,
+        watch=bonus.watch if isinstance(bonus, Watches) else None,
         share=share or Solo(),
     )
     return Stage(config=config, policy=policy, renderer=renderer, worker=worker)

@@ -73,6 +73,7 @@ def written(goals: Sequence[Goal]) -> str:
             | ({} if g.predicate is None else {"predicate": g.predicate})
             | ({} if g.cell is None else {"cell": g.cell})
             | ({} if g.budget is None else {"budget": g.budget})
+            | ({"proposer": g.proposer} if g.proposer else {})
             for g in goals
         ]
     )
@@ -87,6 +88,7 @@ def _goal(one: object) -> Goal | None:
     text, budget = one.get("text", predicate), one.get("budget")
     if not isinstance(text, str) or not text.strip() or kind not in KINDS:
         return None
+    proposer = one.get("proposer", "")
     is_count = isinstance(budget, int) and not isinstance(budget, bool) and budget > 0
     return Goal(
         text=text[:WORDS],
@@ -94,4 +96,5 @@ def _goal(one: object) -> Goal | None:
         kind=cast("Kind", kind),
         cell=cell if isinstance(cell, str) else None,
         budget=budget if is_count else None,
+        proposer=proposer[:WORDS] if isinstance(proposer, str) else "",
     )

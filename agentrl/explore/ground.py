@@ -13,7 +13,7 @@ from agentrl.core.errors import ConfigError, EnvError
 from agentrl.core.exploring import Namer
 from agentrl.core.graph import Cell, Trail
 from agentrl.core.protocols import Env, EnvHandle, Runner, abilities
-from agentrl.core.types import Action, Observation, Task
+from agentrl.core.types import Action, Task
 from agentrl.explore.cells import Exact
 from agentrl.rollout.episode import as_action, as_observation, as_step
 
@@ -92,7 +92,7 @@ class Ground:
         """Act."""
         self.steps += 1
         step = as_step(await self._call("step", action))
-        self.text = words_of(as_observation(step.observation))
+        self.text = as_observation(step.observation).words
         return Landed(
             key=await self._key(),
             reward=float(step.reward),
@@ -117,7 +117,7 @@ class Ground:
         return as_action(await self._call("expert_action"))
 
     async def _reset(self) -> None:
-        self.text = words_of(as_observation(await self._call("reset", self.task)))
+        self.text = as_observation(await self._call("reset", self.task)).words
 
     async def _save(self, key: str) -> None:
         if self.restore == "snapshot":
@@ -133,12 +133,6 @@ class Ground:
 
 class DivergedError(EnvError):
     """A replay did not lead where it led before: the env, or its key, is not deterministic."""
-
-
-def words_of(observation: Observation) -> str:
-    """What is shown, as one text."""
-    said = [message.text for message in observation.messages or ()]
-    return "\n".join(said) if said else observation.text
 
 
 def check_explorable(env: Env, restore: Restore, *, needs_state_key: bool = True) -> None:

@@ -50,6 +50,7 @@ from agentrl.core.types import (
 from agentrl.rollout.fold import continues
 from agentrl.rollout.gate import Gate
 from agentrl.rollout.thinking import answer_in
+from agentrl.rollout.watching import Watching
 from agentrl.text.calls import as_tools
 
 
@@ -103,6 +104,7 @@ class Episode:
     fork: tuple[Trajectory, Fork] | None = None
     """For a branch: its parent and where it leaves it. The env is brought there by replay."""
     gate: Gate | None = None
+    watching: Watching | None = None
 
     system: tuple[Message, ...] = ()
     """The run's own system message, before what the env says."""
@@ -160,6 +162,8 @@ class Episode:
             metrics=self.metrics,
             pixels=self.pixels,
             opening=self.opening,
+            goals=tuple(one.goal for one in self.watching.goals) if self.watching else (),
+            held=self.watching.first if self.watching else (),
         )
 
     def _parent(self) -> Fork | None:
@@ -184,6 +188,8 @@ class Episode:
             self.system = (Message(role="system", text=system),)
         self.messages.extend(self.system)
         self.opening = self._told(observation)
+        if self.watching is not None:
+            await self.watching.begin(self.task, self._call)
         self._hear(observation)
         if self.fork is not None:
             parent, fork = self.fork
@@ -341,6 +347,7 @@ class Episode:
                 state_key=seen.state_key,
                 led_to=self.key,
                 heard=self._told(as_observation(step.observation)),
+                held=await self.watching.held(self._call) if self.watching else (),
                 images=tuple(image.hash for image in seen.images),
                 action=action,
                 invalid=is_invalid,
@@ -401,11 +408,7 @@ class Episode:
 
     def _told(self, observation: Observation) -> str | None:
         """The text of an observation, where that is kept."""
-        if "texts" not in self.table.rules.kept:
-            return None
-        if observation.messages is None:
-            return observation.text
-        return "\n".join(message.text for message in observation.messages)
+        return observation.words if "texts" in self.table.rules.kept else None
 
     async def _state_key(self, *, anew: bool = False) -> str | None:
         if self.key is not None and not anew:

@@ -28,7 +28,7 @@ from agentrl.core.types import (
     Turn,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
@@ -98,6 +98,8 @@ def _trajectory(raw: Mapping[str, Any]) -> Trajectory:
             "parent": None if parent is None else Fork(*parent),
             "score": raw["score"] and _score(raw["score"]),
             "failure": failure and Failure(**failure),
+            "goals": tuple(raw["goals"]),
+            "held": tuple(raw["held"]),
             "pixels": {
                 name: Image(base64.b64decode(image["png"])) for name, image in raw["pixels"].items()
             },
@@ -120,6 +122,7 @@ def _turn(raw: Mapping[str, Any]) -> Turn:
             "sampler_logprobs": tuple(raw["sampler_logprobs"]),
             "versions": tuple((version, count) for version, count in raw["versions"]),
             "images": tuple(raw["images"]),
+            "held": tuple(raw["held"]),
             "finish": Finish(raw["finish"]),
             "forced": None if forced is None else Forced(forced[0], tuple(forced[1])),
         }

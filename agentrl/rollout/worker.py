@@ -20,9 +20,12 @@ from agentrl.rollout.gate import Gate
 from agentrl.rollout.group import score_group
 from agentrl.rollout.runners import EnvPool
 from agentrl.rollout.share import Solo, all_groups, own_tasks
+from agentrl.rollout.watching import Watch, Watching
 
 SIBLINGS = 1_000
 """Episode numbers: group * SIBLINGS + sibling, so that number order is group order."""
+TRAIN = "train"
+"""The label of what is trained on."""
 AHEAD = 2**32
 """The first group that is played ahead of the trainer: evaluations, which are played beside it,
 count from 0."""
@@ -42,6 +45,8 @@ class Worker:
     """Most episodes at once; 0 for all."""
     reward_timeout_s: float = 120.0
     starts: StartSampler | None = None
+    watch: Watch | None = None
+    """Goals that a bonus wants watched in episodes of training."""
     share: Share = field(default_factory=Solo)
     """This process among those that play the same tasks."""
     pool: EnvPool = field(init=False)
@@ -74,6 +79,7 @@ class Worker:
         share = share or self.share
         play = self._playing(agent, group_size, derive_seed(self.seed, label, step), share)
         play.further, play.is_greedy = more, greedy
+        play.watch = self.watch if label == TRAIN else None
         with _one_clear_error():
             groups = await self.strategy.collect(own_tasks(share, tasks), play)
         return all_groups(share, groups)
@@ -95,6 +101,7 @@ class Worker:
         """
         play = self._playing(agent, group_size, derive_seed(self.seed, label), self.share)
         play.gate, play.is_greedy = gate, greedy
+        play.watch = self.watch if label == TRAIN else None
 
         async def play_group(task: Task, number: int) -> Group:
             with _one_clear_error():
@@ -139,6 +146,7 @@ class _Playing:
     gate: Gate | None = None
     is_greedy: bool = False
     """A greedy episode is played beside each group."""
+    watch: Watch | None = None
 
     def more(self, batch: int) -> Sequence[Task]:
         """This rank's share of the batch's tasks."""
@@ -208,6 +216,7 @@ class _Playing:
                 group=group,
                 seed=derive_seed(self.seed, number),
                 gate=self.gate,
+                watching=None if self.watch is None else Watching(watch=self.watch),
             ).play()
             is_broken = trajectory.failure is not None and trajectory.failure.where == "env"
         finally:

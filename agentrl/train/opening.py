@@ -21,6 +21,7 @@ from agentrl.algo.aggregate import SequenceMeanTokenMean
 from agentrl.algo.entropy import is_tempering
 from agentrl.core.config import Config
 from agentrl.core.errors import AgentRLError, ConfigError, TrackError
+from agentrl.core.exploring import Opens, Watches
 from agentrl.core.loading import to_yaml
 from agentrl.core.protocols import GroupLoss, Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
@@ -96,6 +97,11 @@ def open_run(config: Config, loop: Loop, resume: Resume = "never") -> Iterator[R
             run.say(line)
         closing.callback(lambda: loop.run(config.engine.close()))
         loop.run(config.engine.start(stage.policy))
+        bonus: object = config.bonus
+        if isinstance(bonus, Opens) and config.channel.coef:
+            own = folder if share.rank == 0 else folder / f"rank{share.rank}"
+            closing.callback(lambda opened: loop.run(opened.close()), bonus)
+            loop.run(bonus.start(own, stage.voice))
         closing.callback(run.close)
         yield run
 
@@ -248,6 +254,12 @@ def check_needs(config: Config) -> None:
         raise ConfigError(
             f"bonus: env {type(config.env).__name__} has no state_key(), by which this bonus tells "
             "states apart; choose another (agentrl list bonus)"
+        )
+    bonus: object = config.bonus
+    if isinstance(bonus, Watches) and "check" not in abilities(config.env):
+        raise ConfigError(
+            f"bonus: env {type(config.env).__name__} has no check(), by which goals are known to "
+            "be reached; choose another (agentrl list bonus)"
         )
     unmet = sorted(config.advantage.needs - available)
     if unmet:

@@ -12,6 +12,7 @@ from agentrl.algo.second_channel import bonus_advantages, paid, seen
 from agentrl.algo.spread import TokenAdvantages, spread
 from agentrl.core.config import Config
 from agentrl.core.errors import DataError
+from agentrl.core.exploring import Tells
 from agentrl.core.protocols import Bonus
 from agentrl.core.types import AdvantageOut, Group, Level, Row, Sum
 
@@ -92,6 +93,8 @@ def with_bonuses(
         "groups/frac_dead": Sum(float(sum(found[g].is_dead for g in kept)), float(len(kept))),
         "groups/dead_in_task_only": Sum(float(sum(not found[g].is_dead for g in flat))),
     }
+    if isinstance(config.bonus, Tells):
+        metrics |= config.bonus.metrics()
     return found, Second(coef=coef, metrics=metrics)
 
 

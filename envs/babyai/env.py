@@ -35,6 +35,7 @@ from agentrl.envs.babyai.game import (
     make,
     save,
 )
+from agentrl.envs.babyai.goals import holds
 from agentrl.envs.babyai.starts import starts
 from agentrl.envs.babyai.view import describe, picture
 
@@ -176,6 +177,11 @@ class BabyAI(Env):
         if self._bot is None or not self._bot.follows(self._seed, self._log):
             self._bot = Bot(self._id, self._seed)
         return self._bot.advise(self._log)
+
+    def check(self, goal: str) -> bool | None:
+        """Conditions on the grid (`envs/babyai/goals.py`): `at 3 4`, `touched 3 4`, `front red
+        key`, `carrying red key`, `open red door`, `reached goal`. None for any other goal."""
+        return None if self._game is None else holds(self._game, self._seed, self._id, goal)
 
     def _playing(self) -> MiniGridEnv:
         if self._game is None or self._is_over:

@@ -11,6 +11,7 @@ from agentrl.explore.archive import Archive
 from agentrl.track.jsonl import read_lines, read_metrics
 from agentrl.track.trajectories import EpisodeRecord, read_episodes
 from agentrl.train.loop import train
+from support.envs import EchoEnv
 from support.whole_runs import timeless, tiny, training_envs
 
 __all__ = ["training_envs"]
@@ -125,3 +126,35 @@ def test_too_few_ways_are_told_with_what_to_do(tmp_path: Path) -> None:
     explore = ("explore=go_explore", "explore.tasks=2", "explore.budget=2")
     with pytest.raises(ConfigError, match=r"0 of 2 tasks were solved.*raise explore.budget"):
         train(tiny(tmp_path, *ECHO, *explore, *LEARN))
+
+
+def test_subgoals_of_a_table_are_watched_in_training_and_told(tmp_path: Path) -> None:
+    goals = [{"text": "fetch the key", "predicate": "carrying key", "kind": "object"}]
+    goals += [{"text": "nowhere", "predicate": "at 0 0", "kind": "position"}]
+    line = {"kind": "subgoals", "key": "", "answer": json.dumps(goals)}
+    table = tmp_path / "table.jsonl"
+    table.write_text(json.dumps({"format": 1}) + "\n" + json.dumps(line) + "\n")
+    env = ("env=babyai", "env.level=DoorKey-5x5", "env.cap=12", "env.train_tasks=40", "sft=none")
+    env += (
+        "env.dev_tasks=4",
+        "env.test_tasks=4",
+        "rollout.max_turns=12",
+        "rollout.on_invalid=pass",
+    )
+    pays = ("bonus=subgoals", "bonus.proposer=table", f"bonus.proposer.path={table}")
+    folder = train(tiny(tmp_path, *env, *pays, *BARE, "run.steps=2", "bonus.horizon=12"))
+    [first, second] = read_lines(folder / "metrics.jsonl")
+    for metrics in (first, second):
+        assert metrics["bonus/goals_named"] == 2.0
+        assert metrics["bonus/goals_missing"] == 0.0
+        assert metrics["bonus/goals_cell"] == metrics["bonus/goals_judge"] == 0.0
+        assert metrics["bonus/goals_paid"] == metrics["bonus/goals_predicate"]
+
+
+def test_goals_need_an_env_that_can_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EchoEnv, "check", None)
+    pays = ("bonus=subgoals", "bonus.proposer=table", "bonus.proposer.path=none.jsonl")
+    with pytest.raises(ConfigError, match=r"has no check\(\), by which goals are known"):
+        train(tiny(tmp_path, *ECHO, *LEARN, *pays))

@@ -51,6 +51,12 @@ def parse_list(text: str) -> list[str] | None:
     return list(dict.fromkeys(line.lstrip("- ").strip().lower() for line in lines if line != "-"))
 
 
+def as_choice(said: str, options: Sequence[str]) -> str:
+    """The number of the option that this is the text of, as JSON; else what was said."""
+    place = next((i for i, option in enumerate(options, 1) if option == said.strip()), None)
+    return said if place is None else json.dumps({"choice": place})
+
+
 @dataclass(kw_only=True)
 class Asking:
     """A proposer who is asked about one task: it remembers the last questions and counts."""

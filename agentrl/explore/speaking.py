@@ -8,7 +8,7 @@ from agentrl.core import registry
 from agentrl.core.errors import DeadlineError, EngineError, ProposerError
 from agentrl.core.exploring import Question, Voice
 from agentrl.core.types import Message
-from agentrl.explore.proposers.table import as_choice
+from agentrl.explore.asking import as_choice
 
 Style = Literal["chat", "act"]
 

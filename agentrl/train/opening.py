@@ -21,7 +21,7 @@ from agentrl.algo.aggregate import SequenceMeanTokenMean
 from agentrl.algo.entropy import is_tempering
 from agentrl.core.config import Config
 from agentrl.core.errors import AgentRLError, ConfigError, TrackError
-from agentrl.core.exploring import Opens, Watches
+from agentrl.core.exploring import Bonus, Opens, Watches
 from agentrl.core.loading import to_yaml
 from agentrl.core.protocols import GroupLoss, Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
@@ -248,19 +248,7 @@ def check_needs(config: Config) -> None:
         available.add("ref_logprobs")
     if "state_key" in abilities(config.env):
         available.add("state_keys")
-    if config.bonus is not None and (
-        "state_keys" in config.bonus.needs and "state_keys" not in available
-    ):
-        raise ConfigError(
-            f"bonus: env {type(config.env).__name__} has no state_key(), by which this bonus tells "
-            "states apart; choose another (agentrl list bonus)"
-        )
-    bonus: object = config.bonus
-    if isinstance(bonus, Watches) and "check" not in abilities(config.env):
-        raise ConfigError(
-            f"bonus: env {type(config.env).__name__} has no check(), by which goals are known to "
-            "be reached; choose another (agentrl list bonus)"
-        )
+    check_bonus(config.bonus, abilities(config.env), type(config.env).__name__)
     unmet = sorted(config.advantage.needs - available)
     if unmet:
         raise ConfigError(
@@ -327,6 +315,22 @@ def check_begins(config: Config) -> None:
         raise ConfigError(
             f"entropy: {type(config.entropy).__name__} changes the temperature of each step, which "
             "needs rollout.mode=sync without record or replay: a schedule does not keep it"
+        )
+
+
+def check_bonus(bonus: Bonus | None, able: frozenset[str], env: str) -> None:
+    """Refuse a bonus for what the env cannot tell. Raises `ConfigError`."""
+    needs = frozenset[str]() if bonus is None else bonus.needs
+    if "state_keys" in needs and "state_key" not in able:
+        raise ConfigError(
+            f"bonus: env {env} has no state_key(), by which this bonus tells states apart; choose "
+            "another (agentrl list bonus)"
+        )
+    part: object = bonus
+    if isinstance(part, Watches) and "check" not in able:
+        raise ConfigError(
+            f"bonus: env {env} has no check(), by which goals are known to be reached; choose "
+            "another (agentrl list bonus)"
         )
 
 

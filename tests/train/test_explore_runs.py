@@ -135,14 +135,14 @@ def test_subgoals_of_a_table_are_watched_in_training_and_told(tmp_path: Path) ->
     table = tmp_path / "table.jsonl"
     table.write_text(json.dumps({"format": 1}) + "\n" + json.dumps(line) + "\n")
     env = ("env=babyai", "env.level=DoorKey-5x5", "env.cap=12", "env.train_tasks=40", "sft=none")
-    env += (
+    few = (
         "env.dev_tasks=4",
         "env.test_tasks=4",
         "rollout.max_turns=12",
         "rollout.on_invalid=pass",
     )
     pays = ("bonus=subgoals", "bonus.proposer=table", f"bonus.proposer.path={table}")
-    folder = train(tiny(tmp_path, *env, *pays, *BARE, "run.steps=2", "bonus.horizon=12"))
+    folder = train(tiny(tmp_path, *env, *few, *pays, *BARE, "run.steps=2", "bonus.horizon=12"))
     [first, second] = read_lines(folder / "metrics.jsonl")
     for metrics in (first, second):
         assert metrics["bonus/goals_named"] == 2.0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentrl.core.errors import ProposerError
 from agentrl.core.exploring import Question, Voice
 from agentrl.core.registry import register
+from agentrl.explore.asking import as_choice
 from agentrl.explore.tables import AnswerTable, read_table
 
 
@@ -46,9 +45,3 @@ class Table:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def as_choice(said: str, options: Sequence[str]) -> str:
-    """The number of the option that this is the text of, as JSON; else what was said."""
-    place = next((i for i, option in enumerate(options, 1) if option == said.strip()), None)
-    return said if place is None else json.dumps({"choice": place})

@@ -1,9 +1,10 @@
 """A run as one page: `report.html`, which opens from disk with no network and no server.
 
-This file gathers what the run folder holds; `report_episodes.py` chooses the episodes and
-`report_failures.py` counts what broke. The page itself is `report.html.tmpl` with `report.css`,
-`report.js` and `report_episodes.js`, which draw the data by `textContent` alone. Whatever the
-folder lacks is named in a sentence instead.
+This file gathers what the run folder holds; `report_episodes.py` chooses the episodes,
+`report_failures.py` counts what broke and `report_archive.py` tells what exploring found. The page
+itself is `report.html.tmpl` with `report.css`, `report.js`, `report_archive.js` and
+`report_episodes.js`, which draw the data by `textContent` alone. Whatever the folder lacks is named
+in a sentence instead.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import yaml
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Json
+from agentrl.evaluate.report_archive import pack_archive
 from agentrl.evaluate.report_episodes import choose_episodes, find_episodes, pack_episodes
 from agentrl.evaluate.report_failures import failures
 from agentrl.evaluate.statistics import EVALS_FILE, EvalResult, read_evals
@@ -86,6 +88,17 @@ PANELS = (
         note="share of sampled tokens",
     ),
     Panel(title="Drift of the policy", keys=("drift/*",), note="KL, nats per sampled token"),
+    Panel(
+        title="Second channel",
+        keys=("bonus/mean", "bonus/paid"),
+        note="bonus of an episode, task reward paid for it",
+    ),
+    Panel(title="Second channel's share", keys=("bonus/coef", "bonus/need", "bonus/help")),
+    Panel(
+        title="Subgoals",
+        keys=("bonus/goals_named", "bonus/goals_reached", "bonus/goals_paid"),
+        note="of an episode",
+    ),
     Panel(
         title="Cut off and invalid",
         keys=("rollout/truncated", "rollout/invalid*"),
@@ -215,6 +228,7 @@ def _gather(folder: Path, episodes: int) -> dict[str, Json]:
     places = list(find_episodes(folder))
     data["failures"] = cast("Json", [asdict(failure) for failure in failures(places)])
     data["n_episodes"] = len(places)
+    data["archive"] = pack_archive(folder)
     return data | pack_episodes(choose_episodes(places, episodes))
 
 
@@ -298,11 +312,17 @@ def _interval(result: EvalResult) -> str:
 def _page(data: Mapping[str, Json]) -> str:
     """The template with style, script and data in it; only that script may run."""
     here = files("agentrl.evaluate")
-    style, charts, episodes, template = (
+    style, charts, explored, episodes, template = (
         here.joinpath(name).read_text(encoding="utf-8")
-        for name in ("report.css", "report.js", "report_episodes.js", "report.html.tmpl")
+        for name in (
+            "report.css",
+            "report.js",
+            "report_archive.js",
+            "report_episodes.js",
+            "report.html.tmpl",
+        )
     )
-    script = f"{charts}\n{episodes}"
+    script = f"{charts}\n{explored}\n{episodes}"
     values = {
         "TITLE": html.escape(f"{data['name']} - agentrl report"),
         "NAME": html.escape(str(data["name"])),

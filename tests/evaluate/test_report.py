@@ -447,7 +447,7 @@ def dom(path: Path, tmp_path: Path) -> str:
 def test_a_browser_draws_the_whole_run(tmp_path: Path) -> None:
     page = dom(write_report(write_run(tmp_path / "run", has_images=True)), tmp_path)
     assert page.count('class="episode card"') == 10
-    assert page.count("<figure") == len(PANELS) - 1  # the run logs no drift
+    assert page.count("<figure") == len(PANELS) - 4  # no drift and no bonus is logged
     assert page.count('class="tok sampled"') > 10
     assert "After GRPO" in page
     assert "Stop: done" in page

@@ -35,6 +35,10 @@ SLOTS = {
     "filter": "Which groups are trained on.",
     "curriculum": "Which tasks come next.",
     "strategy": "How the episodes of a step are spent.",
+    "explore": "What is found out before training.",
+    "selector": "Which cell of the archive is returned to.",
+    "cells": "Which states are one cell.",
+    "proposer": "Who is asked for choices, goals and judgements.",
 }
 SMOKED = ("advantage", "loss")
 """Slots whose parts have a smoke run."""

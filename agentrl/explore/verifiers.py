@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from agentrl.explore.captions import news
 from agentrl.explore.embedding import cosine, embed
 from agentrl.explore.goals import Goal
 
@@ -89,14 +90,8 @@ class Verifier:
                     return None  # what names a condition or a state is not known by its words
                 if self.acted and not succeeded:
                     return Verdict(reached=False, how=how)
-                score = likeness(goal.text, caption(before.text, after.text))
+                score = likeness(goal.text, news(before.text, after.text))
                 return Verdict(reached=score >= self.least, how=how, score=score)
-
-
-def caption(before: str, after: str) -> list[str]:
-    """What a turn changed in words: the lines that were not there before."""
-    known = set(before.splitlines())
-    return [line for line in after.splitlines() if line.strip() and line not in known]
 
 
 def likeness(text: str, captions: Sequence[str]) -> float:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from agentrl.explore.goals import Goal
-from agentrl.explore.verifiers import Moment, Verdict, Verifier, caption, likeness
+from agentrl.explore.verifiers import Moment, Verdict, Verifier, likeness
 
 ALL = Verifier(allowed=("judge", "caption", "cell", "predicate"), least=0.99)
 WORDS = Goal(text="chop tree")
@@ -74,7 +74,6 @@ def test_by_default_neither_words_nor_a_judge_are_believed() -> None:
     assert verdict == Verdict(reached=False)
 
 
-def test_captions_are_the_new_lines() -> None:
-    assert caption("a\nb", "b\nc\n\nd") == ["c", "d"]
+def test_words_are_compared_with_the_likest_line() -> None:
     assert likeness("c", []) == 0.0
     assert likeness("get the key", ["you see a door", "get the key"]) == pytest.approx(1.0)

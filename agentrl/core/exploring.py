@@ -150,7 +150,7 @@ class Watched(NamedTuple):
 
 @runtime_checkable
 class Watches(Protocol):
-    """A bonus for goals: while an episode of training is played, the env is asked before the first
+    """A bonus for goals (`needs` "goals"): while an episode of training is played, the env is asked before the first
     turn and after each one whether their conditions hold (`Trajectory.goals` and `held`)."""
 
     async def watch(self, task: Task) -> Sequence[Watched]:

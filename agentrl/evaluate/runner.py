@@ -193,7 +193,7 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         seed=config.run.seed,
         in_flight=most_in_flight(config.rollout, runner),
         reward_timeout_s=config.rollout.reward_timeout_s,
-        watch=bonus.watch if isinstance(bonus, Watches) else None,
+        watch=bonus.watch if isinstance(bonus, Watches) and "goals" in bonus.needs else None,
         share=share or Solo(),
     )
     return Stage(config=config, policy=policy, renderer=renderer, worker=worker)

@@ -13,6 +13,7 @@ from agentrl.core.registry import register
 from agentrl.core.types import Action
 from agentrl.explore.explorer import ArchiveExplorer
 from agentrl.explore.ground import Ground
+from agentrl.explore.shortlist import Shortlist
 from agentrl.explore.visits import Visits
 
 
@@ -28,6 +29,8 @@ class GoExplore(ArchiveExplorer):
     """Prefer actions that were not taken in this cell yet."""
     order: Literal["random", "listed"] = "random"
     """Which of them comes first: any, or the first that the env lists (classic graph search)."""
+    shortlist: Shortlist | None = None
+    """Leave out actions whose words are far from the task's; `none` leaves out nothing."""
     repeat: Annotated[float, Ge(0), Le(1)] = 0.0
     """Chance that the last action is taken again (0..1); 0.95 is Atari's, harmful where things are
     toggled."""
@@ -48,6 +51,8 @@ class RandomVisits(Visits):
         """An action that was not tried here, if there is one."""
         if last is not None and last in legal and self.rng.random() < self.random.repeat:
             return last
+        if self.random.shortlist is not None:
+            legal = self.random.shortlist.cut(self.ground.task, legal, self.rng)
         untried = self.random.untried
         fresh = [a for a in legal if as_text(a) not in cell.tried] if untried else []
         among = fresh or legal

@@ -21,7 +21,7 @@ from agentrl.algo.aggregate import SequenceMeanTokenMean
 from agentrl.algo.entropy import is_tempering
 from agentrl.core.config import Config
 from agentrl.core.errors import AgentRLError, ConfigError, TrackError
-from agentrl.core.exploring import Bonus, Opens, Watches
+from agentrl.core.exploring import Bonus, Opens
 from agentrl.core.loading import to_yaml
 from agentrl.core.protocols import GroupLoss, Share, Sink, abilities
 from agentrl.evaluate.runner import build_stage, enough_tasks
@@ -326,8 +326,7 @@ def check_bonus(bonus: Bonus | None, able: frozenset[str], env: str) -> None:
             f"bonus: env {env} has no state_key(), by which this bonus tells states apart; choose "
             "another (agentrl list bonus)"
         )
-    part: object = bonus
-    if isinstance(part, Watches) and "check" not in able:
+    if "goals" in needs and "check" not in able:
         raise ConfigError(
             f"bonus: env {env} has no check(), by which goals are known to be reached; choose "
             "another (agentrl list bonus)"

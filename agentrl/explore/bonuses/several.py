@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Gt
 
 from agentrl.core import protocols
 from agentrl.core.errors import ConfigError
+from agentrl.core.exploring import Opens, Tells, Voice, Watched, Watches
 from agentrl.core.registry import register
 from agentrl.core.shapes import Slot
-from agentrl.core.types import Group, Json
+from agentrl.core.types import Group, Json, Sum, Task, merge_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,10 @@ class Several:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ConfigError("parts: expected at least one bonus")
+        if len(self._watching) > 1:
+            raise ConfigError(
+                f"parts: one bonus at most can have goals watched, got {len(self._watching)}"
+            )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -61,6 +67,36 @@ class Several:
         """Each remembers the groups."""
         for part in self.parts:
             part.bonus.observe(groups)
+
+    @property
+    def _watching(self) -> list[Watches]:
+        found: list[object] = [part.bonus for part in self.parts]
+        return [part for part in found if isinstance(part, Watches)]
+
+    async def watch(self, task: Task) -> Sequence[Watched]:
+        """The goals of the one that has any."""
+        return await self._watching[0].watch(task) if self._watching else ()
+
+    async def start(self, folder: Path, voice: Voice | None) -> None:
+        """Make those ready that have to be."""
+        for bonus in self._opening:
+            await bonus.start(folder, voice)
+
+    async def close(self) -> None:
+        """Close those that were made ready."""
+        for bonus in self._opening:
+            await bonus.close()
+
+    @property
+    def _opening(self) -> list[Opens]:
+        found: list[object] = [part.bonus for part in self.parts]
+        return [part for part in found if isinstance(part, Opens)]
+
+    def metrics(self) -> dict[str, Sum]:
+        """Of those that have any."""
+        found: list[object] = [part.bonus for part in self.parts]
+        tell = [part.metrics() for part in found if isinstance(part, Tells)]
+        return merge_metrics(tell)
 
     def state(self) -> Json:
         """The states of those that remember, by position."""

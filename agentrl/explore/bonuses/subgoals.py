@@ -97,7 +97,7 @@ class Subgoals:
     def needs(self) -> frozenset[str]:
         """What its verifiers look at."""
         wanted = {"cell": "state_keys", "caption": "texts", "judge": "texts"}
-        return frozenset(wanted[how] for how in self.verifiers if how in wanted)
+        return frozenset({"goals", *(wanted[how] for how in self.verifiers if how in wanted)})
 
     @property
     def verifier(self) -> Verifier:

@@ -11,10 +11,12 @@ from random import Random
 
 import pytest
 
-from agentrl.core.errors import ProposerError
-from agentrl.core.exploring import Question, Watched
+from agentrl.core.errors import ConfigError, ProposerError
+from agentrl.core.exploring import Bonus, Question, Watched
 from agentrl.core.types import Group, Stop, Task, Trajectory, Turn
 from agentrl.envs.babyai import BabyAI
+from agentrl.explore.bonuses.counts import Counts
+from agentrl.explore.bonuses.several import Part, Several
 from agentrl.explore.bonuses.subgoals import Subgoals
 from agentrl.explore.goals import Goal, written
 from agentrl.rollout.watching import Watching
@@ -44,7 +46,7 @@ def episode(
     )
 
 
-def rated(how: Subgoals, trajectory: Trajectory) -> list[float]:
+def rated(how: Bonus, trajectory: Trajectory) -> list[float]:
     [[ratings]] = how.rate([Group(task=trajectory.task, trajectories=(trajectory,))])
     return ratings
 
@@ -169,6 +171,27 @@ def test_words_pay_each_goal_once_an_episode_and_anew_in_the_next() -> None:
     assert rated(how, one) == pytest.approx(expected)
     failed = replace(one, turns=(replace(heard[0], invalid=True), *heard[1:]))
     assert rated(how, failed)[0] == 0.0
+
+
+def test_among_several_bonuses_the_one_with_goals_is_watched(tmp_path: Path) -> None:
+    own = bonus('[{"text": "a", "predicate": "at 1 1"}]', horizon=10, verifiers=("predicate",))
+    several = Several(parts=(Part(bonus=Counts()), Part(bonus=own, weight=0.5)))
+    assert several.needs == {"goals", "state_keys"}
+
+    async def run() -> Sequence[Watched]:
+        await several.start(tmp_path, None)
+        try:
+            return await several.watch(Task(id="t", seed=0))
+        finally:
+            await several.close()
+
+    [goal] = asyncio.run(run())
+    assert goal.condition == "at 1 1"
+    assert rated(several, episode([[False], [True]])) == pytest.approx([0.45])
+    assert several.metrics()["bonus/goals_paid"].total == 1
+    with pytest.raises(ConfigError, match="one bonus at most can have goals watched, got 2"):
+        Several(parts=(Part(bonus=own), Part(bonus=own)))
+    assert asyncio.run(Several(parts=(Part(bonus=Counts()),)).watch(Task(id="t", seed=0))) == ()
 
 
 # --- fuzz: no reward without a condition that became true ----------------------------------------

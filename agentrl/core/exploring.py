@@ -150,8 +150,9 @@ class Watched(NamedTuple):
 
 @runtime_checkable
 class Watches(Protocol):
-    """A bonus for goals (`needs` "goals"): while an episode of training is played, the env is asked before the first
-    turn and after each one whether their conditions hold (`Trajectory.goals` and `held`)."""
+    """A bonus for goals (`needs` "goals"): while an episode of training is played, the env is asked
+    before the first turn and after each one whether their conditions hold (`Trajectory.goals` and
+    `held`)."""
 
     async def watch(self, task: Task) -> Sequence[Watched]:
         """The goals of a task; the same for all its episodes."""

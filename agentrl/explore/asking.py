@@ -119,7 +119,7 @@ class Asking:
             return None
         except ProposerError as error:
             self.counts["failed"] += 1
-            logger.warning("proposer: %s", error)
+            logger.info("proposer: %s", error)
             return None
         if self.remembers:
             self._history += [Message(role="user", text=text), Message(role="assistant", text=said)]

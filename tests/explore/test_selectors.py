@@ -112,4 +112,6 @@ def test_the_bound_weighs_what_was_found_against_how_often() -> None:
 
 def test_the_floor_always_begins_at_the_start() -> None:
     graph = chain(3)
-    assert FromStart().choose(among(list(graph.cells.values()), graph=graph)) is graph.start
+    cells = list(graph.cells.values())
+    assert FromStart().choose(among(cells, graph=graph)) is graph.start
+    assert FromStart().choose(among(cells[1:], graph=graph)) is None, "it was given up"

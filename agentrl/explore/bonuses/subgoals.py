@@ -234,10 +234,11 @@ class _Course:
             goal = self.goals[place]
             verdict = self._verdict(goal, place, k)
             if verdict.reached:
-                pay += self.how.value * max(0.0, 1 - n / self.how.horizon)
+                own = self.how.value * max(0.0, 1 - n / self.how.horizon)
+                pay += own
                 self.left.remove(place)
                 self.since = k + 1
-                self.how.note(self.trajectory, k, goal, verdict, pay)
+                self.how.note(self.trajectory, k, goal, verdict, own)
         return min(pay, self.how.value)
 
     def _pass_over(self, k: int) -> None:

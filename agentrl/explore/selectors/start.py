@@ -15,6 +15,6 @@ class FromStart:
     """Always the start: random episodes, the floor for any selector."""
 
     def choose(self, among: Choices) -> Cell | None:
-        """The start; None where the task is over at once."""
+        """The start; None where it cannot be returned to, or ends the task."""
         start = among.graph.start
-        return None if start.is_terminal else start
+        return start if start in among.cells and not start.is_terminal else None

@@ -36,6 +36,7 @@ TURN = Turn(
     reward=0.1 + 0.2,
     score=None,
     state_key="k",
+    held=(True, False, None),
     images=(PICTURE.hash,),
     action=["a", "b"],
     invalid=True,
@@ -55,6 +56,8 @@ WHOLE = Trajectory(
     env_seconds=0.5,
     metrics={"m": 2.0},
     pixels={PICTURE.hash: PICTURE},
+    goals=("a", "b", "c"),
+    held=(False, False, None),
 )
 FAILED = Trajectory(
     task=TASK, turns=(), stop=Stop.ERROR, failure=Failure(where="engine", error="gone")

@@ -294,7 +294,8 @@ def test_what_a_part_raises_is_told_at_its_key(pair: None) -> None:
         ),
         (
             ["explore=archive"],
-            "explore: no explore is called 'archive' (known: none, go_explore)",
+            "explore: no explore is called 'archive' "
+            "(known: none, go_explore, intelligent_go_explore, workflows)",
         ),
         (
             ["actions=tagd"],

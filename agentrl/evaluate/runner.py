@@ -14,7 +14,7 @@ from agentrl.core import registry
 from agentrl.core.config import Config, Rollout, load_config
 from agentrl.core.deadlines import deadline
 from agentrl.core.errors import ConfigError, DeadlineError, EngineError
-from agentrl.core.exploring import Watches
+from agentrl.core.exploring import Bonus, Watches
 from agentrl.core.protocols import ActionFormat, Agent, Env, Renderer, Runner, Share, abilities
 from agentrl.core.types import (
     Action,
@@ -35,6 +35,7 @@ from agentrl.rollout.lockstep import Lockstep
 from agentrl.rollout.rewrites import first_rewrite
 from agentrl.rollout.runners import ProcessRunner, runner_for
 from agentrl.rollout.share import Solo
+from agentrl.rollout.watching import Watch
 from agentrl.rollout.worker import Worker
 from agentrl.text.context import Full
 from agentrl.text.renderer import build_renderer
@@ -193,10 +194,18 @@ def stage_for(config: Config, policy: LoadedPolicy, share: Share | None = None) 
         seed=config.run.seed,
         in_flight=most_in_flight(config.rollout, runner),
         reward_timeout_s=config.rollout.reward_timeout_s,
-        watch=bonus.watch if isinstance(bonus, Watches) and "goals" in bonus.needs else None,
+        watch=_watch(bonus),
         share=share or Solo(),
     )
     return Stage(config=config, policy=policy, renderer=renderer, worker=worker)
+
+
+def _watch(bonus: Bonus | None) -> Watch | None:
+    """How a bonus names goals, if it has any."""
+    part: object = bonus
+    if bonus is None or "goals" not in bonus.needs or not isinstance(part, Watches):
+        return None
+    return part.watch
 
 
 def roomy(stage: Stage) -> Stage:

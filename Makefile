@@ -97,6 +97,7 @@ test-envs-all: $(INSTALLED)  ## the slow ones as well
 
 results: export OMP_NUM_THREADS := 1
 results: $(INSTALLED)  ## regenerate docs/results.md: every learning result, three seeds each
+	.ci/install-gui || [ $$? = 77 ]
 	$(BIN)/python scripts/results.py
 
 ladder: export OMP_NUM_THREADS := 1
@@ -109,6 +110,7 @@ bench: $(INSTALLED)  ## regenerate docs/speed.md: every speed (25 minutes on two
 	.ci/install-vllm
 	for name in engine trie vs_trl overhead async push envs credit; do \
 	  $(BIN)/python scripts/bench/$$name.py --json docs/results/bench/$$name.json || exit 1; done
+	.ci/install-gui && .venv-gui/bin/python scripts/bench/gui.py --json docs/results/bench/gui.json || [ $$? = 77 ]
 	$(BIN)/python scripts/bench/page.py
 
 docs: $(INSTALLED)  ## write the generated pages that need no training: docs/envs, docs/methods.md, docs/scale.md

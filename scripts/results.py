@@ -5,7 +5,7 @@
     python scripts/results.py --table      # only write docs/results.md
     python scripts/results.py --check      # only say whether docs/results.md is what the JSON says
 
-What plays in a browser needs the extra gui: `.venv-gui/bin/python scripts/results.py`.
+What plays in a browser runs in `.venv-gui`, where it is (`.ci/install-gui`).
 
 One run is one `agentrl train` in a process of its own, on one core; SFT's row is the warm start of
 the recipe's first method. Finished runs lie in docs/results/, one small JSON each. `textworld`
@@ -58,11 +58,15 @@ RECIPES = {
     "game24": ("grpo",),
     "textworld": ("grpo",),
     "program": ("grpo",),
+    "miniwob-click-test-2": ("grpo",),
     "miniwob-click-button": ("grpo",),
     "doorkey": ("explored", "alone"),
     "quickstart": ("grpo", "async"),
 }
 """`scripts/results-NAME.yaml`, or `scripts/NAME.yaml` -> the methods that it is run with."""
+GUI = ROOT / ".venv-gui" / "bin" / "python"
+IN_BROWSER = ("miniwob", "webapps")
+"""How recipes begin that need the extra gui, which `.ci/install-gui` installs there."""
 AGENTS = ROOT / "scripts" / "agents"
 PREPARED = {"program": AGENTS / "prepare_babyai.py"}
 """What writes, for a seed, what the recipe wants to find where it is started."""
@@ -75,7 +79,9 @@ BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT"
 def run(recipe: str, method: str, seed: int) -> dict[str, object]:
     """Train once and return what is kept of it."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "agentrl", "train", str(config(recipe))]
+        in_browser = recipe.startswith(IN_BROWSER) and GUI.exists()
+        python = str(GUI) if in_browser else sys.executable
+        command = [python, "-m", "agentrl", "train", str(config(recipe))]
         command += [f"run.folder={folder}", "run.name=run", f"run.seed={seed}"]
         command += METHODS[method][1]
         paths = os.pathsep.join([str(AGENTS), os.environ.get("PYTHONPATH", "")])
@@ -180,6 +186,8 @@ def warm_start(settings: dict[str, dict[str, object]]) -> str:
     """What the policy had learned before."""
     if "explore" in settings:
         return f"{settings['explore']['tasks']} tasks explored"
+    if settings.get("sft", {}).get("source") == "random":
+        return f"SFT on {settings['sft']['demos']} random episodes, for the form of actions"
     if "sft" in settings:
         return f"{settings['sft']['demos']} demonstrations"
     return f"begun from `{settings['model']}`"

@@ -10,6 +10,10 @@ for. Both arms play the same number of episodes from seeds of their own; only so
 what starts before the first episode is not timed. The peer needs `apt-get install
 chromium-driver`.
 
+`--browsergym PYTHON` also asks BrowserGym (`browsergym_peer.py`, in the environment of that
+interpreter) to solve the tasks, as it comes and with its delays off, one page against one with
+screenshots; a few episodes in one round, since each takes it seconds.
+
 A ratio is the median of a case's rounds; a figure is the median of the three tasks, four against
 four. `mib_per_context` is
 what four further pages add to the memory of all processes (proportional set size).
@@ -18,10 +22,12 @@ what four further pages add to the memory of all processes (proportional set siz
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -37,10 +43,14 @@ from agentrl.core.errors import MissingExtraError
 from agentrl.envs.browser.chromium import find_chromium
 from agentrl.envs.browser.pool import close_idle
 from agentrl.envs.miniwob.env import MiniWob
+from agentrl.envs.miniwob.pages import pages as find_pages
 
 TASKS = ("click-test", "click-button", "enter-text")
 PAGES = (1, 4)
 WAIT_S = 300.0
+PEER = Path(__file__).with_name("browsergym_peer.py")
+FEW = 3
+"""Episodes that BrowserGym plays of a task, each way."""
 SHOWN = {"dom": ("dom",), "screenshot": ("dom", "screenshot")}
 measure.PACKAGES = ("agentrl", "playwright", "miniwob", "selenium", "gymnasium")
 
@@ -151,6 +161,28 @@ def serve(task: str, line: Connection) -> None:
     env.close()
 
 
+# --- BrowserGym -----------------------------------------------------------------------------------
+
+
+def browsergym(python: str, program: Path, task: str, episodes: int) -> dict[str, float]:
+    """Its solved episodes per second, as it comes and without delays."""
+    pages = find_pages().as_uri()
+    variables = {"MINIWOB_URL": f"{pages}/miniwob/", "AGENTRL_CHROMIUM": str(program)}
+    found = {}
+    for name, options in (("default", []), ("no_delays", ["--no-delays"])):
+        done = subprocess.run(
+            [python, str(PEER), task, str(episodes), *options],
+            env={**os.environ, "PYTHONPATH": "", **variables},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+        )
+        told = json.loads(done.stdout.splitlines()[-1])
+        found[name] = told["solved"] / told["seconds"]
+    return found
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
@@ -220,6 +252,19 @@ def case(
     return quotients
 
 
+def compare_browsergym(report: Report, program: Path) -> None:
+    """A case for each task, and the figures against our one page with screenshots."""
+    ours = {c["task"]: c["episodes_per_s"]["screenshot"] for c in report.cases if c["pages"] == 1}
+    found: dict[str, list[float]] = {"default": [], "no_delays": []}
+    for task, pace in ours.items():
+        theirs = browsergym(report.arguments.browsergym, program, task, FEW)
+        report.case(task=task, pages=0, browsergym=theirs)
+        for name, value in theirs.items():
+            found[name].append(pace / value)
+    report.figure("ratio_browsergym", statistics.median(found["no_delays"]), ">= 100")
+    report.figure("ratio_browsergym_default", statistics.median(found["default"]))
+
+
 def pace_json(pace: dict[str, Spread]) -> list[tuple[str, float]]:
     """The medians."""
     return [(arm, round(spread.median, 2)) for arm, spread in pace.items()]
@@ -230,6 +275,9 @@ def main() -> None:
     options = measure.parser(__doc__ or "", repeats=5)
     options.add_argument(
         "--episodes", type=int, default=40, metavar="N", help="of a round; default %(default)s"
+    )
+    options.add_argument(
+        "--browsergym", metavar="PYTHON", help="an interpreter that has BrowserGym"
     )
     arguments = options.parse_args()
     driver = os.environ.get("MINIWOB_CHROMEDRIVER") or shutil.which("chromedriver")
@@ -254,6 +302,8 @@ def main() -> None:
                 paces = report.cases[-1]["episodes_per_s"]
                 texts = [spread.text() for spread in quotients.values()]
                 rows.append([task, str(pages), *(f"{v:.1f}" for v in paces.values()), *texts])
+        if arguments.browsergym is not None:
+            compare_browsergym(report, program)
         memory = loop.run(mib_per_context())
         loop.run(close_idle())
     heads = [*SHOWN, "Farama", *(f"{s} / Farama" for s in SHOWN)]

@@ -8,6 +8,7 @@ python scripts/bench/page.py --check   # only say whether it is what docs/result
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,14 @@ the next, all but sampling. Below, the episodes of a second when the expert's ac
 again: `bare` is `reset` and `step` of the env alone, one episode after another; in brackets is what
 is left of that with the worker, its messages and its tokens, by episodes in flight. An env whose
 step takes microseconds is slowed down many times and costs nothing beside a model's forward pass.
+"""
+GUI = """\
+## Browsers
+
+Solved episodes of MiniWoB++ a second, on the same Chromium, beside Farama's own driver of the same
+tasks, which always takes screenshots, and with BrowserGym where it was measured (in an environment
+of its own; with its delays off). One page stands against one env, four pages of one browser against
+four processes. A figure is the median of the three tasks.
 """
 PUSH = """\
 ## Pushing weights to a vLLM server
@@ -317,6 +326,34 @@ def credit(found: Mapping[str, Any]) -> list[str]:
     return [CREDIT, *table(["slot", "name", "CPU seconds", "input MiB", "peak / input"], rows)]
 
 
+def gui(found: Mapping[str, Any]) -> list[str]:
+    """Browsers."""
+    rows = [
+        [
+            case["task"],
+            str(case["pages"]),
+            *(f"{case['episodes_per_s'].get(arm, math.nan):.1f}" for arm in ARMS),
+            *(f"**{spread(case[f'ratio_farama_{shown}'])}**" for shown in ARMS[:2]),
+        ]
+        for case in found["cases"]
+        if "ratio_farama_dom" in case
+    ]
+    heads = [
+        *("task", "pages", "elements", "screenshots", "Farama"),
+        *("elements / Farama", "screenshots / Farama"),
+    ]
+    lines = [GUI, *table(heads, rows)]
+    peers = [
+        [case["task"], *(f"{case['browsergym'][key]:.3g}" for key in ("default", "no_delays"))]
+        for case in found["cases"]
+        if "browsergym" in case
+    ]
+    if peers:
+        lines += table(["task", "BrowserGym", "its delays off"], peers)
+    return lines
+
+
+ARMS = ("dom", "screenshot", "farama")
 SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "engine": engine,
     "trie": trie,
@@ -326,6 +363,7 @@ SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "push": push,
     "envs": envs,
     "credit": credit,
+    "gui": gui,
 }
 
 

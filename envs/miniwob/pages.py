@@ -15,11 +15,12 @@ PICTURE = re.compile(r"""(?:url\(|src=)["']?([^"')\s]+\.(?:png|jpe?g|gif|svg))""
 
 @cache
 def pages() -> Path:
-    """The folder of all that pages load. Raises `MissingExtraError`."""
+    """The folder of all that pages load, without links in its path, as what may be loaded is
+    compared. Raises `MissingExtraError`."""
     found = importlib.util.find_spec("miniwob")
     if found is None or not found.submodule_search_locations:
         raise MissingExtraError("miniwob", "gui")
-    return Path(found.submodule_search_locations[0]) / "html"
+    return Path(found.submodule_search_locations[0]).resolve() / "html"
 
 
 @cache

@@ -6,6 +6,8 @@ import asyncio
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -101,6 +103,22 @@ def test_splits_share_no_seed_and_tasks_come_in_turns() -> None:
     assert not seeds["dev"] & seeds["test"]
     first = [(task.data["task"], task.seed) for task in Seeds(("a", "b"), "train", 6)]
     assert first == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 4), ("b", 4)]
+
+
+def test_pages_are_found_where_the_package_really_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    spec = ModuleSpec("miniwob", None)
+    spec.submodule_search_locations = [str(link / "miniwob")]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    pages.pages.cache_clear()
+    try:
+        assert pages.pages() == real.resolve() / "miniwob" / "html"
+    finally:
+        pages.pages.cache_clear()
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

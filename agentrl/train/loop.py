@@ -27,6 +27,7 @@ from agentrl.train.critic import aimed
 from agentrl.train.high_entropy import credited
 from agentrl.train.kl_reward import scored_step
 from agentrl.train.opening import open_run
+from agentrl.train.parts import part_metrics
 from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
 from agentrl.train.resume import Resume
 from agentrl.train.run import Run
@@ -221,6 +222,7 @@ def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:
         ),
         "time/env_s": Sum(sum(t.env_seconds for t in episodes)),
         **{f"env/{name}": mean_of(name, episodes) for name in told},
+        **part_metrics(episodes),
     }
 
 

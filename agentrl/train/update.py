@@ -44,8 +44,9 @@ def update(
     lengths: Counter[tuple[int, int]] = Counter()
     for row in rows:
         lengths[row.key] += row.n_trained
-    local = [float(sum(lengths.values())), float(sum(n > 0 for n in lengths.values()))]
-    n_tokens, n_trajectories = (int(total) for total in parallel.total(local))
+    local = [sum(lengths.values()), sum(n > 0 for n in lengths.values())]
+    local.append(sum(len(row.row.ids) for row in rows))
+    n_tokens, n_trajectories, n_seen = map(int, parallel.total([float(n) for n in local]))
     live = [r for r in rows if r.n_trained and (objective.touches_idle_rows or not r.is_idle)]
     parts = micro_batches(live, budget, scorer, whole_groups=objective.whole_groups)
     batches = as_many(parts, parallel)
@@ -86,7 +87,13 @@ def update(
         module.eval()
     merged = merge_metrics(parallel.exchange(merge_metrics(found)))
     policy = Sum(merged["loss/policy"].total)
-    return {**merged, "loss/policy": policy, "loss/grad_norm": Sum(norm)}
+    trained = Sum(float(n_tokens), float(n_seen))
+    return {
+        **merged,
+        "loss/policy": policy,
+        "loss/grad_norm": Sum(norm),
+        "loss/trained_share": trained,
+    }
 
 
 def agree(parallel: Parallel, broken: str) -> None:

@@ -228,6 +228,12 @@ def starts(size: int, givens: int) -> Starts:
         if grid is None:
             return None
         text = "".join(str(d) if d else "." for d in grid)
-        return Beginning(digest(text), "", {"grid": text})
+        solution = solve(grid, size) or grid
+        steps = [
+            f"place {cell // size + 1} {cell % size + 1} {digit}"
+            for cell, digit in enumerate(solution)
+            if not grid[cell]
+        ]
+        return Beginning(digest(text), "", {"grid": text, "steps": steps})
 
     return Starts(begin, place="env", what=f"sudoku with size={size}, givens={givens}")

@@ -1,9 +1,15 @@
-"""Estimators that choose what is learned: RAFT's ranking and expert iteration."""
+"""Estimators that choose what is learned: RAFT's ranking, expert iteration, successes beside RL."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from agentrl.algo.advantages.expert_iteration import ExpertIteration
+from agentrl.algo.advantages.grpo import GroupNormalised
 from agentrl.algo.advantages.raft import RewardRanked
+from agentrl.algo.advantages.reinforce_pp import ReinforcePlusPlus
+from agentrl.algo.advantages.sft_mix import SftMix
 from agentrl.core.types import AdvantageOut, Group, Scored
 from support.credit import TASK, rewarded, scored, turned
 
@@ -56,3 +62,26 @@ def test_the_same_tokens_are_learned_once() -> None:
     assert ExpertIteration()(Scored(groups=(rewarded([1.0, 1.0, 0.0, 1.0]),))).values == (
         (1 / 3, 1 / 3, 0.0, 1 / 3),
     )
+
+
+def test_successes_are_learned_beside_whatever_the_estimator_says() -> None:
+    [group] = scored([1.0, 0.0, 0.0, 1.0]).groups
+    won = tuple(
+        replace(t, success=t.score is not None and t.score.value > 0) for t in group.trajectories
+    )
+    step = Scored(groups=(replace(group, trajectories=won),))
+    centred = SftMix(of=GroupNormalised(scale="none"), coef=0.25)(step)
+    assert centred.values == ((0.75, -0.5, -0.5, 0.75),)
+    raised = SftMix(of=ReinforcePlusPlus(), coef=0.25)(step).values[0]
+    plain = ReinforcePlusPlus()(step).values[0]
+    for more, token, i in zip(raised, plain, range(4), strict=True):
+        assert isinstance(token, Sequence)
+        assert isinstance(more, Sequence)
+        assert list(more) == [value + (0.25 if i in (0, 3) else 0.0) for value in token]
+
+
+def test_a_group_of_successes_teaches_what_succeeded() -> None:
+    [group] = scored([1.0, 1.0]).groups
+    won = tuple(replace(t, success=True) for t in group.trajectories)
+    step = Scored(groups=(replace(group, trajectories=won),))
+    assert SftMix()(step).values == ((0.1, 0.1),)

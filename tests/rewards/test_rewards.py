@@ -19,7 +19,12 @@ def turn(reward: float, action: str) -> Turn:
 
 
 SOLVED = Trajectory(
-    task=Task(id="t", seed=0, answer="Blue", data={"gold": [{"name": "look", "arguments": {}}]}),
+    task=Task(
+        id="t",
+        seed=0,
+        answer="Blue",
+        data={"gold": [{"name": "look", "arguments": {}}], "steps": ["look"]},
+    ),
     turns=(turn(0.25, "look"), turn(0.5, " blue ")),
     stop=Stop.DONE,
     success=True,

@@ -300,6 +300,20 @@ function otherMetrics() {
     make("summary", { text: `All other metrics (${run.other_panels.length}): ${[...groups.keys()].map((g) => g || "-").join(", ")}` }), within);
 }
 
+// ---- doctor -------------------------------------------------------------------------------------
+
+function doctor() {
+  const here = section("doctor");
+  if (!run.doctor.length) {
+    here.append(missing("No check of the training metrics found anything."));
+    return;
+  }
+  const rows = run.doctor.map((f) => make("tr", {}, make("td", { text: f.kind }), make("td", { class: "number", text: f.step }),
+    make("td", { class: "wide", text: f.what }), make("td", { class: "wide", text: f.try })));
+  here.append(make("div", { class: "card scroll" }, make("table", {}, make("thead", {}, make("tr", {},
+    ...["Found", "First at step", "Figures", "Try"].map((text, i) => make("th", { class: i === 1 ? "number" : null, text })))), make("tbody", {}, ...rows))));
+}
+
 // ---- failures -----------------------------------------------------------------------------------
 
 function failures() {

@@ -31,6 +31,7 @@ from agentrl.evaluate.report_archive import pack_archive
 from agentrl.evaluate.report_episodes import choose_episodes, find_episodes, pack_episodes
 from agentrl.evaluate.report_failures import failures
 from agentrl.evaluate.statistics import EVALS_FILE, EvalResult, read_evals
+from agentrl.track.doctor import examine
 from agentrl.track.jsonl import METRICS_FILE, finite, read_metrics
 
 POINTS_PER_CURVE = 300
@@ -204,7 +205,8 @@ def _gather(folder: Path, episodes: int) -> dict[str, Json]:
     """All that the page shows, as JSON."""
     config_text, config = _config(folder / "config.yaml")
     evals = read_evals(folder)
-    found = curves(read_metrics(folder))
+    lines = read_metrics(folder)
+    found = curves(lines)
     shown, others = panels(found)
     latest = latest_by_name(evals)
     ordered = [name for name in TABLE_ORDER if name in latest]
@@ -216,6 +218,7 @@ def _gather(folder: Path, episodes: int) -> dict[str, Json]:
         "headline": headline(evals, _method(config)),
         "facts": _facts(config, found),
         "links": [link for link in LINKED if (folder / link).exists()],
+        "doctor": [finding.plain() for finding in examine(lines)],
         "curves": cast("Json", found),
         "panels": [asdict(panel) for panel in shown],
         "other_panels": [asdict(panel) for panel in others],

@@ -193,4 +193,4 @@ function episodes() {
     `${run.episodes.length} of the run's ${run.n_episodes} episodes on disk, successes and failures in turn; each turn shows the tokens that are new in it. Point at a token for its numbers.${left}` }));
 }
 
-for (const part of [header, result, curves, archive, failures, episodes, settings]) part();
+for (const part of [header, result, curves, archive, doctor, failures, episodes, settings]) part();

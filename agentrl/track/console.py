@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Gt
 
 from agentrl.core.registry import register
+from agentrl.track.doctor import Doctor
+from agentrl.track.jsonl import read_metrics
 from agentrl.track.trajectories import EpisodeRecord
 
 if TYPE_CHECKING:
@@ -60,11 +62,15 @@ class Console:
         self._numbers: Text | None = None
         self._total = 0
         self._first: tuple[int, float] | None = None
+        self._doctor = Doctor()
 
     def open(self, folder: Path, name: str, total_steps: int, *, resumed: int = 0) -> None:
         """Say what runs and where it writes; begin the bar if this is a terminal."""
         self._total = total_steps
         self._first = None
+        self._doctor = Doctor()
+        for line in read_metrics(folder)[:resumed]:
+            self._doctor.observe(0, line)
         after = f" after step {resumed}" if resumed else ""
         self.say(f"{name}: {total_steps} steps{after}, writing to {folder}")
         if self._screen().is_terminal:
@@ -80,6 +86,8 @@ class Console:
         ]
         if left_s is not None:
             told.append(f"{_clock(left_s)} left")
+        news = self._doctor.observe(step, metrics)
+        told += [f"doctor: {', '.join(self._doctor.found)}"] if self._doctor.found else []
         if self._live is not None and self._bar is not None and self._numbers is not None:
             assert self._task is not None
             self._bar.update(self._task, completed=step)
@@ -87,6 +95,8 @@ class Console:
             self._live.refresh()
         elif self._is_due(step):
             self.say("  ".join([f"step {step}/{self._total}", *told]))
+        for finding in news:
+            self.say(finding.line())
         if self._first is None:
             self._first = step, time.monotonic()
 

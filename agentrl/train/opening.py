@@ -291,6 +291,11 @@ def check_comparing(config: Config) -> None:
             f"optim.updates_per_batch: {name} compares whole groups, so it must be at most the "
             f"{groups} groups of a step, rollout.tasks_per_step (got {updates})"
         )
+    if getattr(config.strategy, "branches", False) and config.rollout.shared == "once":
+        raise ConfigError(
+            f"rollout.shared: {name} compares whole trajectories, and a branch would lack the "
+            "tokens that it shares: set rollout.shared=each"
+        )
     if not isinstance(config.aggregate, SequenceMeanTokenMean):
         raise ConfigError(
             f"aggregate: {name} has one number for a trajectory, whatever its length: set "

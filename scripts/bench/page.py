@@ -261,6 +261,11 @@ def push(found: Mapping[str, Any]) -> list[str]:
     return [PUSH, *table(heads, rows)]
 
 
+def pace(episodes_per_s: float) -> str:
+    """Whole numbers from ten on."""
+    return f"{episodes_per_s:.0f}" if episodes_per_s >= 10 else f"{episodes_per_s:.2g}"
+
+
 def envs(found: Mapping[str, Any]) -> list[str]:
     """Environments."""
     steps = [
@@ -278,8 +283,8 @@ def envs(found: Mapping[str, Any]) -> list[str]:
         [
             f"`{case['env']}` {case['settings']}".strip(),
             case["runs_in"],
-            f"{case['episodes_per_s']['bare']:.0f}",
-            *(f"{case['episodes_per_s'][n]:.0f} ({spread(case[f'ratio_{n}'])})" for n in flights),
+            pace(case["episodes_per_s"]["bare"]),
+            *(f"{pace(case['episodes_per_s'][n])} ({spread(case[f'ratio_{n}'])})" for n in flights),
             f"{case['env_mib']:.2f}",
         ]
         for case in played
@@ -291,9 +296,9 @@ def envs(found: Mapping[str, Any]) -> list[str]:
     ]
     own = [case for case in played if "minigrid" in case["episodes_per_s"]]
     for case in own:
-        pace = case["episodes_per_s"]["minigrid"]
+        own_pace = pace(case["episodes_per_s"]["minigrid"])
         lines += [
-            f"Minigrid's own loop, without words, plays {pace:.0f} episodes/s of `{case['env']}`.",
+            f"Minigrid's own loop, without words, plays {own_pace} episodes/s of `{case['env']}`.",
             "",
         ]
     absent = [case for case in found["cases"] if "missing" in case]

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 import pytest
+import torch
 
-from agentrl.algo.advantages.gtpo_entropy import EntropyWeighted
+from agentrl.algo.advantages.gtpo_entropy import EntropyWeighted, quantile_of
 from agentrl.core.types import Group, Level, Scored
 from support.credit import TASK, turned
 
@@ -47,3 +48,10 @@ def test_where_nothing_is_uncertain_the_reward_is_shared_evenly() -> None:
 
 def test_a_group_of_equal_rewards_gives_nothing() -> None:
     assert of(EntropyWeighted(), [0.0, 0.0], [[1.0], [2.0]]) == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 101])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95, 1.0])
+def test_a_quantile_lies_where_torch_s_does(count: int, share: float) -> None:
+    values = torch.rand(count, generator=torch.Generator().manual_seed(count)).double()
+    assert quantile_of(values, share) == pytest.approx(float(values.quantile(share)), abs=1e-12)

@@ -37,25 +37,24 @@ class EntropyWeighted:
     def __call__(self, scored: Scored) -> AdvantageOut:
         """Advantages at token level."""
         assert scored.entropies is not None  # needs
-        flat = [h for group in scored.entropies for H in group for h in H]
-        most = (
-            float(torch.tensor(flat, dtype=torch.float64).quantile(self.quantile)) if flat else 0.0
-        )
+        entropies = [
+            [torch.tensor(own, dtype=torch.float64) for own in group] for group in scored.entropies
+        ]
+        flat = torch.cat([torch.zeros(0).double(), *(own for group in entropies for own in group)])
+        most = quantile_of(flat, self.quantile) if len(flat) else 0.0
         return AdvantageOut(
             values=tuple(
                 self._estimate(group, entropies_G, most)
-                for group, entropies_G in zip(scored.groups, scored.entropies, strict=True)
+                for group, entropies_G in zip(scored.groups, entropies, strict=True)
             ),
             level=Level.TOKEN,
         )
 
     def _estimate(
-        self, group: Group, entropies_G: Sequence[Sequence[float]], most: float
+        self, group: Group, entropies_G: Sequence[torch.Tensor], most: float
     ) -> tuple[list[float] | None, ...]:
         rewards = dict(zip(group.scored, group.values, strict=True))
-        clipped = {
-            i: torch.tensor(entropies_G[i], dtype=torch.float64).clamp(max=most) for i in rewards
-        }
+        clipped = {i: entropies_G[i].clamp(max=most) for i in rewards}
         width = max((len(h) for h in clipped.values()), default=0)
         alive, total = torch.zeros(width).double(), torch.zeros(width).double()
         for i, reward in rewards.items():
@@ -78,3 +77,13 @@ class EntropyWeighted:
             else ((shared[i] - mean) / (std + self.eps) * (not is_flat)).tolist()
             for i in range(len(group.trajectories))
         )
+
+
+def quantile_of(values_N: torch.Tensor, share: float) -> float:
+    """Of at least one value, between neighbours in a straight line; without sorting, and for any
+    number of them."""
+    rank = share * (len(values_N) - 1)
+    low = int(rank)
+    here = float(values_N.kthvalue(low + 1).values)
+    there = float(values_N.kthvalue(min(low + 2, len(values_N))).values)
+    return here + (rank - low) * (there - here)

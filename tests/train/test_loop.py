@@ -431,7 +431,7 @@ class Needy:
 
 
 def test_an_estimator_whose_needs_are_unmet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="advantage: Needy needs values, which this"):
+    with pytest.raises(ConfigError, match="Needy needs values, and the run has no critic"):
         train(replace(tiny(tmp_path), advantage=Needy()))
 
 

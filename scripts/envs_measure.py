@@ -35,7 +35,7 @@ from agentrl.core.registry import find, names
 from agentrl.core.types import Action, Observation, Task
 from agentrl.envs.elsewhere import Elsewhere
 from agentrl.evaluate.statistics import wilson
-from agentrl.rollout.episode import as_observation, as_step
+from agentrl.rollout.answers import as_observation, as_step
 
 KEPT = Path(__file__).parents[1] / "docs" / "results" / "envs"
 CASES = {

@@ -32,6 +32,7 @@ SLOTS = {
     "mismatch": "Corrections where the sampler was not the policy that is trained.",
     "entropy": "How the policy is kept from being too sure.",
     "bonus": "What is paid for the sake of exploring, beside the reward.",
+    "start": "Where training episodes begin.",
     "filter": "Which groups are trained on.",
     "curriculum": "Which tasks come next.",
     "strategy": "How the episodes of a step are spent.",

@@ -57,6 +57,7 @@ LEAVES = {
     "agentrl/explore/bonuses": 250,
     "agentrl/explore/proposers": 250,
     "agentrl/explore/selectors": 250,
+    "agentrl/explore/starts": 250,
     "agentrl/rollout/strategies": 250,
     "agentrl/text/actions": 250,
 }

@@ -40,7 +40,7 @@ from agentrl.core.config import Alone, load_alone
 from agentrl.core.errors import ConfigError, EnvError
 from agentrl.core.protocols import EnvHandle, Runner, ToolFormat, abilities
 from agentrl.core.types import Action, Image, Json, Message, Observation, Role, Split, Step, Task
-from agentrl.rollout.episode import as_observation, as_step
+from agentrl.rollout.answers import as_observation, as_step
 from agentrl.rollout.runners import runner_for
 from agentrl.text.calls import Call, action_of, as_tools
 

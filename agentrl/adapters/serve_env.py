@@ -24,7 +24,7 @@ from agentrl.core.errors import AgentRLError, ConfigError, DataError, MissingExt
 from agentrl.core.protocols import EnvHandle, Runner, ToolFormat, abilities
 from agentrl.core.types import Action, Json, Observation, Split, Step, Task
 from agentrl.envs.openenv.server import Card, Data, Server
-from agentrl.rollout.episode import as_observation, as_step
+from agentrl.rollout.answers import as_observation, as_step
 from agentrl.rollout.runners import runner_for
 from agentrl.text.calls import Call, action_of, as_tools
 

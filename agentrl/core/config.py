@@ -327,6 +327,8 @@ class Config:
     """Which train tasks come next."""
     explore: Annotated[protocols.Explorer | None, Slot("explore")] = None
     """What finds out, before training, how tasks can be solved; the warm start learns from it."""
+    start: Annotated[protocols.Starts | None, Slot("start", none="reset")] = None
+    """Where training episodes begin: at a `reset`, or in a cell that `explore` found."""
     bonus: Annotated[protocols.Bonus | None, Slot("bonus", many="several")] = None
     """What is paid for the sake of exploring, beside the reward; a list adds up by `weight`."""
     channel: Channel = field(default_factory=Channel)
@@ -395,7 +397,9 @@ class Config:
             )
 
     def _check_explore(self) -> None:
-        if self.explore is not None and self.sft_source != "explore":
+        if self.start is not None and self.explore is None and self.start.archive is None:
+            raise ConfigError("start: needs an archive: set explore=go_explore or start.archive")
+        if self.explore is not None and self.sft_source != "explore" and self.start is None:
             raise ConfigError(
                 "explore: what is found is learned by the warm start: set sft.source=explore (got "
                 f"sft{'=none' if self.sft is None else f'.source={self.sft.source}'})"

@@ -31,6 +31,25 @@ class StartSampler(Protocol):
         ...
 
 
+class Starts(StartSampler, Protocol):
+    """A start sampler that a run trains with; it may be `Stateful`."""
+
+    @property
+    def archive(self) -> Path | None:
+        """The file that it takes cells from; None for the run's own."""
+        ...
+
+    def open(self, folder: Path) -> None:
+        """Make ready, in the run's folder. Raises `ConfigError` where there is no archive."""
+
+    def observe(self, groups: Sequence[Group], done: float) -> None:
+        """The groups of a step, of all ranks, when `done` of training is behind (0..1)."""
+
+    def metrics(self) -> dict[str, Sum]:
+        """Where it stands."""
+        ...
+
+
 class CellKeys(Protocol):
     """Which states are one cell."""
 

@@ -21,6 +21,7 @@ from agentrl.core.exploring import Choices as Choices
 from agentrl.core.exploring import Explorer as Explorer
 from agentrl.core.exploring import Proposer as Proposer
 from agentrl.core.exploring import Question as Question
+from agentrl.core.exploring import Starts as Starts
 from agentrl.core.exploring import StartSampler as StartSampler
 from agentrl.core.exploring import Voice as Voice
 from agentrl.core.sinks import Sink as Sink

@@ -38,6 +38,7 @@ FOLDERS: dict[str, str] = {
     "explore": "agentrl.explore",
     "selector": "agentrl.explore.selectors",
     "bonus": "agentrl.explore.bonuses",
+    "start": "agentrl.explore.starts",
     "cells": "agentrl.explore.cells",
     "proposer": "agentrl.explore.proposers",
     "scorer": "agentrl.train.trie",

@@ -20,7 +20,7 @@ from agentrl.core.config import Alone
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import ActionFormat, EnvHandle, Runner, abilities
 from agentrl.core.types import Action, Observation, Split, Step, Task
-from agentrl.rollout.episode import as_observation, as_step
+from agentrl.rollout.answers import as_observation, as_step
 from agentrl.rollout.runners import runner_for
 
 SHOWN_ACTIONS = 24

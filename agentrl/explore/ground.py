@@ -15,7 +15,7 @@ from agentrl.core.graph import Cell, Trail
 from agentrl.core.protocols import Env, EnvHandle, Runner, abilities
 from agentrl.core.types import Action, Task
 from agentrl.explore.cells import Exact
-from agentrl.rollout.episode import as_action, as_observation, as_step
+from agentrl.rollout.answers import as_action, as_observation, as_step
 
 Restore = Literal["auto", "snapshot", "replay"]
 

@@ -25,7 +25,7 @@ from agentrl.core.protocols import (
 )
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Action, Finish
-from agentrl.rollout.episode import as_action, as_completion
+from agentrl.rollout.answers import as_action, as_completion
 from agentrl.rollout.lockstep import Lockstep
 from agentrl.rollout.thinking import is_thinking, joined
 

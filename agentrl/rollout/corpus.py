@@ -9,7 +9,7 @@ from agentrl.core.errors import DeadlineError, EnvError
 from agentrl.core.protocols import ActionFormat, Env, EnvHandle, Runner, abilities
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Action, Observation, Task
-from agentrl.rollout.episode import as_action, as_observation, as_step
+from agentrl.rollout.answers import as_action, as_observation, as_step
 from agentrl.rollout.runners import EnvPool
 
 

@@ -7,7 +7,6 @@ trajectory in every case.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ from agentrl.core.types import (
     Turn,
     with_forced,
 )
+from agentrl.rollout.answers import as_completion, as_observation, as_step
 from agentrl.rollout.fold import continues
 from agentrl.rollout.gate import Gate
 from agentrl.rollout.thinking import answer_in
@@ -175,14 +175,6 @@ class Episode:
 
     async def _reset(self) -> None:
         observation = as_observation(await self._call("reset", self.task))
-        for action in self.start.actions:
-            step = as_step(await self._call("step", action))
-            if step.terminated or step.truncated:
-                raise EnvError(
-                    f"the start of task {self.task.id} ends the episode: its actions no longer "
-                    "lead to the cell that was archived"
-                )
-            observation = as_observation(step.observation)
         system = "\n\n".join(filter(None, (self.table.actions.system, await self._list_tools())))
         if system:
             self.system = (Message(role="system", text=system),)
@@ -191,12 +183,31 @@ class Episode:
         if self.watching is not None:
             await self.watching.begin(self.task, self._call)
         self._hear(observation)
+        for action in self.start.actions:
+            await self._lead(action)
         if self.fork is not None:
             parent, fork = self.fork
             for turn in parent.turns[: fork.turn]:
                 await self._replay(turn)
             for turn in parent.turns[fork.turn : fork.turn + 1]:
                 self._expect(turn, self._prompt(self._shown()))
+
+    async def _lead(self, action: Action) -> None:
+        """Take an action of the start. It is shown as if the policy had written it, and as nobody
+        sampled it, it is context alone."""
+        text = self.table.actions.write(action)
+        ids = self.table.renderer.reply(text)
+        self.said.append(Message(role="assistant", text=text, ids=ids))
+        self.messages.append(self.said[-1])
+        step = as_step(await self._call("step", action))
+        if step.terminated or step.truncated:
+            raise EnvError(
+                f"the start of task {self.task.id} ends the episode: its actions no longer "
+                "lead to the cell that was archived"
+            )
+        observation = as_observation(step.observation)
+        self.opening = self._told(observation)
+        self._hear(observation, action)
 
     async def _list_tools(self) -> str:
         """Ask the env for its tools if replies can call them; what the system message says."""
@@ -448,52 +459,3 @@ def since_reply(messages: Sequence[Message]) -> Sequence[Message]:
     """The messages after the last reply."""
     replies = [i for i, message in enumerate(messages) if message.role == "assistant"]
     return messages[replies[-1] + 1 :] if replies else messages
-
-
-def as_completion(value: object) -> Completion:
-    """The completion that an agent answered. Raises `EngineError`."""
-    if not isinstance(value, Completion):
-        raise EngineError(f"expected a Completion from the engine, got {value!r:.200}")
-    count = len(value.ids)
-    if not count:
-        raise EngineError("the engine answered without a single token")
-    if len(value.logprobs) != count:
-        raise EngineError(f"the engine answered {count} tokens but {len(value.logprobs)} logprobs")
-    if not all(math.isfinite(logprob) for logprob in value.logprobs):
-        raise EngineError("the engine answered logprobs that are not finite")
-    if value.versions and sum(n for _, n in value.versions) != count:
-        raise EngineError(
-            f"the engine's versions {value.versions} do not sum to its {count} sampled tokens"
-        )
-    return value
-
-
-def as_action(value: object) -> Action:
-    """The action that an env's expert or list of legal actions holds. Raises `EnvError`."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return value
-    raise EnvError(f"expected an action (a string or a list of strings), got {value!r:.200}")
-
-
-def as_observation(value: object) -> Observation:
-    """The observation that an env returned, a bare string included. Raises `EnvError`."""
-    observation = Observation(value) if isinstance(value, str) else value
-    if not isinstance(observation, Observation):
-        raise EnvError(f"expected an Observation or a str from the env, got {value!r:.200}")
-    texts = [observation.text, *(message.text for message in observation.messages or ())]
-    try:
-        "".join(texts).encode()
-    except (TypeError, UnicodeEncodeError) as error:
-        raise EnvError(f"expected text that is valid Unicode from the env: {error}") from error
-    return observation
-
-
-def as_step(value: object) -> Step:
-    """The step that an env returned. Raises `EnvError`."""
-    if not isinstance(value, Step):
-        raise EnvError(f"expected a Step from the env's step(), got {value!r:.200}")
-    if not isinstance(value.reward, int | float):
-        raise EnvError(f"expected a number as Step.reward, got {value.reward!r:.200}")
-    return value

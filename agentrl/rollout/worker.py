@@ -45,6 +45,7 @@ class Worker:
     """Most episodes at once; 0 for all."""
     reward_timeout_s: float = 120.0
     starts: StartSampler | None = None
+    """Where the episodes of training begin; None for a reset."""
     watch: Watch | None = None
     """Goals that a bonus wants watched in episodes of training."""
     share: Share = field(default_factory=Solo)
@@ -80,6 +81,7 @@ class Worker:
         play = self._playing(agent, group_size, derive_seed(self.seed, label, step), share)
         play.further, play.is_greedy = more, greedy
         play.watch = self.watch if label == TRAIN else None
+        play.starts = self.starts if label == TRAIN else None
         with _one_clear_error():
             groups = await self.strategy.collect(own_tasks(share, tasks), play)
         return all_groups(share, groups)
@@ -102,6 +104,7 @@ class Worker:
         play = self._playing(agent, group_size, derive_seed(self.seed, label), self.share)
         play.gate, play.is_greedy = gate, greedy
         play.watch = self.watch if label == TRAIN else None
+        play.starts = self.starts if label == TRAIN else None
 
         async def play_group(task: Task, number: int) -> Group:
             with _one_clear_error():
@@ -144,6 +147,8 @@ class _Playing:
     first: int = 0
     """Number of the strategy's first group."""
     gate: Gate | None = None
+    starts: StartSampler | None = None
+    """Where episodes begin; None for a reset."""
     is_greedy: bool = False
     """A greedy episode is played beside each group."""
     watch: Watch | None = None
@@ -154,9 +159,10 @@ class _Playing:
 
     def start(self, task: Task) -> Start:
         """A reset, unless the run owns a start sampler."""
-        if self.worker.starts is None:
+        if self.starts is None:
             return Start()
-        return self.worker.starts.sample(task, Random(derive_seed(self.seed, "start", task.id)))
+        seed = derive_seed(self.seed, "start", self.first, task.id)
+        return self.starts.sample(task, Random(seed))
 
     async def __call__(
         self,

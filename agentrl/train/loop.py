@@ -32,6 +32,7 @@ from agentrl.train.prepare import TrainRow, usable, with_old, with_reference
 from agentrl.train.resume import Resume
 from agentrl.train.run import Run
 from agentrl.train.second_channel import with_bonuses
+from agentrl.train.starts import begun, observed, open_starts
 from agentrl.train.update import update
 from agentrl.train.warm_start import warm_start
 
@@ -53,6 +54,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
     with event_loop(config) as loop, open_run(config, loop, resume) as run:
         run.baselines()
         warm_start(run)
+        open_starts(run)
         run.start_training()
         for step in run.steps():
             began = time.perf_counter()
@@ -113,7 +115,7 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 told = config.parallel.exchange(outcomes_of(groups))
                 config.curriculum.observe([outcome for part in told for outcome in part])
             run.env_steps += env_steps(groups)
-            metrics = {**episode_metrics(groups), **timing, **found}
+            metrics = {**episode_metrics(groups), **observed(run, groups), **timing, **found}
             metrics["run/env_steps"] = Sum(float(run.env_steps))
             dropped = [group for group in groups if not any(group is other for other in kept)]
             run.record(step + 1, [*kept, *dropped], items, metrics)
@@ -199,7 +201,8 @@ def sampled_tokens(groups: Sequence[Group]) -> int:
 def env_steps(groups: Sequence[Group]) -> int:
     """Steps that the env took in these groups; what a branch inherits was stepped once."""
     episodes = [t for group in groups for t in group.trajectories]
-    return sum(len(t.turns) - (t.parent.turn if t.parent else 0) for t in episodes)
+    led = sum(len(t.start.actions) for t in episodes)
+    return led + sum(len(t.turns) - (t.parent.turn if t.parent else 0) for t in episodes)
 
 
 def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:
@@ -210,7 +213,7 @@ def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:
     n, k = float(len(episodes)), float(len(turns))
     told = sorted({name for t in episodes for name in t.metrics} - {"prompt_too_long"})
     return {
-        "rollout/success": Sum(float(sum(bool(t.success) for t in episodes)), n),
+        "rollout/success": begun(episodes, away=False),
         "rollout/reward": Sum(sum(scores), float(len(scores))),
         "rollout/turns": Sum(k, n),
         "rollout/tokens": Sum(float(sum(t.n_tokens for t in episodes)), n),
@@ -227,12 +230,12 @@ def episode_metrics(groups: Sequence[Group]) -> dict[str, Sum]:
 
 
 def outcomes_of(groups: Sequence[Group]) -> list[tuple[Task, float]]:
-    """The task of each group and its share of successes; groups whose every episode failed have
-    none."""
+    """The task of each group and its share of successes; groups whose every episode failed, or that
+    did not begin at the task's own start, have none."""
     outcomes = []
     for group in groups:
         played = [bool(t.success) for t in group.trajectories if not t.stop.is_failure]
-        if played:
+        if played and not group.start.actions:
             outcomes.append((group.task, sum(played) / len(played)))
     return outcomes
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 from agentrl.core.errors import ConfigError
@@ -89,7 +90,12 @@ def warm_start(run: Run) -> None:
     """SFT on few demonstrations until the dev loss stops falling; optionally a copy on twice
     as many, evaluated and dropped. A resumed run has it behind it."""
     settings = run.config.sft
-    if settings is None or run.resumed is not None:
+    if run.resumed is not None:
+        return
+    if run.config.explore is not None and run.config.sft_source != "explore":
+        began = time.perf_counter()
+        _tell(run, find(run), (), time.perf_counter() - began)
+    if settings is None:
         return
     if run.config.sft_source == "explore":
         _sft(run, "sft", *explored(run))
@@ -106,6 +112,31 @@ def warm_start(run: Run) -> None:
         run.loop.run(run.config.engine.start(run.stage.policy))
 
 
+def find(run: Run) -> list[Found]:
+    """What exploring finds; every rank keeps an archive of its own, all alike."""
+    config = run.config
+    assert config.explore is not None
+    found = run.loop.run(
+        config.explore.find(
+            chosen_tasks(run, "explore", "train", config.explore.tasks),
+            config.env,
+            run.stage.worker.runner,
+            archive_folder(run),
+            seed=config.run.seed,
+            say=run.say,
+            voice=run.stage.voice,
+        )
+    )
+    run.env_steps += sum(one.steps for one in found)
+    return found
+
+
+def archive_folder(run: Run) -> Path:
+    """Where this rank's archive lies."""
+    rank = run.config.parallel.rank
+    return run.folder if run.is_first else run.folder / f"rank{rank}"
+
+
 def explored(run: Run) -> tuple[list[Row], list[Row]]:
     """What exploring found, played again in the policy's own seat: rows to learn from, and rows on
     which the dev loss is measured. Every rank explores all of it; `explore.json` says what it took.
@@ -114,25 +145,11 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
         ConfigError: fewer than two tasks were solved, and solved again.
     """
     config, began = run.config, time.perf_counter()
-    assert config.explore is not None
     assert config.sft is not None
-    found = run.loop.run(
-        config.explore.find(
-            chosen_tasks(run, "explore", "train", config.explore.tasks),
-            config.env,
-            run.stage.worker.runner,
-            run.folder if run.is_first else run.folder / f"rank{config.parallel.rank}",
-            seed=config.run.seed,
-            say=run.say,
-            voice=run.stage.voice,
-        )
-    )
-    run.env_steps += sum(one.steps for one in found)
+    found = find(run)
     again = [played_again(run, one) for one in found if one.ways]
     solved = [group for group in again if group.trajectories[0].success]
-    if run.is_first:
-        told = _told(found, again, time.perf_counter() - began, run.env_steps)
-        write_whole(run.folder / "explore.json", json.dumps(told, indent=1) + "\n")
+    _tell(run, found, again, time.perf_counter() - began)
     if len(solved) < len(again):
         run.say(f"explore: {len(again) - len(solved)} of {len(again)} ways did not succeed again")
     if len(solved) < 2:
@@ -152,6 +169,12 @@ def played_again(run: Run, found: Found) -> Group:
         if group.trajectories[0].success:
             break
     return group
+
+
+def _tell(run: Run, found: Sequence[Found], again: Sequence[Group], seconds: float) -> None:
+    if run.is_first:
+        told = _told(found, again, seconds, run.env_steps)
+        write_whole(run.folder / "explore.json", json.dumps(told, indent=1) + "\n")
 
 
 def _told(

@@ -53,7 +53,8 @@ from agentrl.core.errors import AgentRLError
 from agentrl.core.protocols import Agent, Env, EnvHandle, Renderer, Seat
 from agentrl.core.registry import find
 from agentrl.core.types import Action, Completion, Finish, Task
-from agentrl.rollout.episode import Rules, Table, as_step
+from agentrl.rollout.answers import as_step
+from agentrl.rollout.episode import Rules, Table
 from agentrl.rollout.runners import runner_for
 from agentrl.rollout.strategies.flat import Flat
 from agentrl.rollout.worker import Worker

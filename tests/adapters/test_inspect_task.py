@@ -14,7 +14,7 @@ import pytest
 
 from agentrl.core.config import load_alone
 from agentrl.core.types import Task
-from agentrl.rollout.episode import as_observation, as_step
+from agentrl.rollout.answers import as_observation, as_step
 from support import real_inspect
 from support.models import save_model
 from support.real_openenv import free_port

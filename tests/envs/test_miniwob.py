@@ -23,7 +23,7 @@ from agentrl.envs.miniwob.env import MiniWob, Seeds
 from agentrl.envs.miniwob.oracles import ORACLES
 from agentrl.envs.miniwob.reloads import RELOADED
 from agentrl.evaluate.check_env import Status, check_env
-from agentrl.rollout.episode import as_observation
+from agentrl.rollout.answers import as_observation
 
 SOME = (
     "click-button",

@@ -13,7 +13,7 @@ from agentrl.core.protocols import Play
 from agentrl.core.types import Action, AdvantageOut, Fork, Group, Level, Step, Stop, Task
 from agentrl.rollout.fold import fold
 from support import EchoEnv
-from support.play import InCell, collect, right, says, shown, table, words_of, worker, wrong
+from support.play import InCell, collect, right, says, table, words_of, worker, wrong
 
 TASK = EchoEnv().tasks("train")[10]
 FOUR = EchoEnv(length=4).tasks("train")[200]
@@ -113,13 +113,14 @@ def test_an_env_that_answers_a_replay_differently_is_not_branched(
 
 
 def test_an_archived_start_is_led_to_and_recorded() -> None:
+    [whole] = collect(worker(EchoEnv(length=4)), {-1: right(FOUR)}, [FOUR], group_size=1)
     by = worker(EchoEnv(length=4))
     by.starts = InCell(actions=tuple(words_of(FOUR)[:2]))
     [group] = collect(by, {-1: right(FOUR)[2:]}, [FOUR], group_size=2)
     assert group.start.actions == tuple(words_of(FOUR)[:2])
     for trajectory in group.trajectories:
         assert trajectory.start == group.start
-        assert trajectory.turns[0].prompt_ids == shown(f"say {words_of(FOUR)[2]}")
+        assert trajectory.turns[0].prompt_ids == whole.trajectories[0].turns[2].prompt_ids
         assert (trajectory.success, len(trajectory.turns)) == (True, 2)
         assert trajectory.env_return == 0.5, "what was earned on the way there is not the policy's"
 

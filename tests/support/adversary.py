@@ -17,7 +17,8 @@ from random import Random
 from agentrl.core.protocols import ActionFormat, Completion, Env, Renderer, Seat, abilities
 from agentrl.core.registry import find
 from agentrl.core.types import Action, Finish, Group, Stop, Task
-from agentrl.rollout.episode import Rules, Table, as_action
+from agentrl.rollout.answers import as_action
+from agentrl.rollout.episode import Rules, Table
 from agentrl.rollout.fold import fold
 from agentrl.rollout.runners import runner_for
 from agentrl.rollout.strategies.flat import Flat

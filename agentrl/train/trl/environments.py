@@ -21,7 +21,8 @@ from PIL import Image as Picture
 from agentrl.core.errors import ConfigError, DeadlineError, EnvError
 from agentrl.core.protocols import Env, EnvHandle, abilities
 from agentrl.core.types import Action, Message, Observation, Step
-from agentrl.rollout.episode import as_observation, as_step, images_of
+from agentrl.rollout.answers import as_observation, as_step
+from agentrl.rollout.episode import images_of
 from agentrl.rollout.runners import runner_for
 from agentrl.train.trl.dataset import task_of
 from agentrl.train.trl.home import Home

@@ -22,7 +22,7 @@ from agentrl.adapters.inspect_task import play
 from agentrl.core.config import load_alone
 from agentrl.core.registry import register
 from agentrl.core.types import Action, Observation, Step, Task
-from agentrl.rollout.episode import as_observation
+from agentrl.rollout.answers import as_observation
 from agentrl.text.calls import calls_of
 from support.envs import EchoEnv
 

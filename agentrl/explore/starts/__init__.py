@@ -1,0 +1,1 @@
+"""Where training episodes begin, one file each."""

@@ -73,6 +73,8 @@ class TrainingError(AgentRLError, RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'lr'?"` for the nearest of `known`, or an empty string."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """`"; did you mean 'lr'?"` for the nearest of `known`, or an empty string. Of names that are
+    equally near, one with the same letters: a slip of the fingers swaps two."""
+    close = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    swapped = [other for other in close if sorted(other) == sorted(name)]
+    return f"; did you mean {[*swapped, *close][0]!r}?" if close else ""

@@ -134,8 +134,8 @@ def test_anchors_and_merges_of_yaml_work(tmp_path: Path) -> None:
         ("optim.zzzz=1", "optim.zzzz: unknown key (known: lr, schedule)"),
         ("optim.lr=-1", "optim.lr: input should be greater than 0 (got -1)"),
         (
-            "advantage=grop",
-            "advantage: no advantage is called 'grop'; did you mean 'grpo'? "
+            "advantage=gpro",
+            "advantage: no advantage is called 'gpro'; did you mean 'grpo'? "
             f"(known: {', '.join(names('advantage'))})",
         ),
         (

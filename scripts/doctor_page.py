@@ -188,8 +188,8 @@ def page() -> str:
         f"{false_clean} of {n_clean} spoke ({100 * false_clean / n_clean:.1f} %). "
         f"The limits were chosen with the curves of all but the last {len(HELD)} in sight.",
         f"- *Real runs that went wrong*: {right} of {wanted} troubles named. What went wrong in "
-        "them was read from the same curves, and the check of length hacking was changed after it had "
-        "spoken in one of them: these are no blind test.",
+        "them was read from the same curves, and the check of length hacking was changed after "
+        "it had spoken in one of them: these are no blind test.",
         "",
         "| injected kind | found in | beside it |",
         "| --- | --- | --- |",

@@ -6,12 +6,12 @@ Axes of ragged lists: `G` siblings, `K` turns.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
 from agentrl.algo.returns import mean_and_variance
 from agentrl.core.graph import fuzzy
-from agentrl.core.types import Group, Sum
+from agentrl.core.types import AdvantageOut, Group, Level, Scored, Sum
 
 Norm = Literal["mean", "mean_std"]
 """Whether centred values are divided by their deviation."""
@@ -35,6 +35,23 @@ def states_of(group: Group, similarity: float = 1.0) -> dict[int, list[Hashable]
         i: [(i, k) if key is None else alike.get(key, key) for k, key in enumerate(own)]
         for i, own in keys.items()
     }
+
+
+Estimate = Callable[[Group, dict[int, list[Hashable]]], tuple[list[float] | None, ...]]
+"""A group and its states -> the advantages of each trajectory's turns, None for one left out."""
+
+
+def by_state(scored: Scored, similarity: float, estimate: Estimate) -> AdvantageOut:
+    """What an estimator that compares siblings by state answers for a step, at turn level.
+    `credit/same_state` is how many turns began in a turn's state on average."""
+    states = [states_of(group, similarity) for group in scored.groups]
+    return AdvantageOut(
+        values=tuple(
+            estimate(group, own) for group, own in zip(scored.groups, states, strict=True)
+        ),
+        level=Level.TURN,
+        metrics=shared_states([places_of(own) for own in states]),
+    )
 
 
 def places_of(states: dict[int, list[Hashable]]) -> dict[Hashable, list[Place]]:

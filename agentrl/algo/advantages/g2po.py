@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from agentrl.algo.states import Norm, among, episode_part, places_of, shared_states, states_of
+from agentrl.algo.states import Norm, among, by_state, episode_part, places_of
 from agentrl.core.registry import register
-from agentrl.core.types import AdvantageOut, Group, Level, Scored
+from agentrl.core.types import AdvantageOut, Group, Scored
 
 
 @register("advantage", "g2po")
@@ -41,14 +41,7 @@ class GroupGraph:
     def __call__(self, scored: Scored) -> AdvantageOut:
         """Advantages at turn level. `credit/same_state` is how many turns began in a turn's state
         on average (1: `V` is the episode's own return)."""
-        states = [states_of(group, self.similarity) for group in scored.groups]
-        return AdvantageOut(
-            values=tuple(
-                self._estimate(group, own) for group, own in zip(scored.groups, states, strict=True)
-            ),
-            level=Level.TURN,
-            metrics=shared_states([places_of(own) for own in states]),
-        )
+        return by_state(scored, self.similarity, self._estimate)
 
     def _estimate(
         self, group: Group, states: dict[int, list[Hashable]]

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from agentrl.algo.states import Norm, among, episode_part, places_of, shared_states, states_of
+from agentrl.algo.states import Norm, among, by_state, episode_part, places_of
 from agentrl.core.graph import steps_to
 from agentrl.core.registry import register
-from agentrl.core.types import AdvantageOut, Group, Level, Scored
+from agentrl.core.types import AdvantageOut, Group, Scored
 
 GOAL = "success"
 """Where the last turn of a successful episode leads."""
@@ -46,14 +46,7 @@ class GraphDistance:
     def __call__(self, scored: Scored) -> AdvantageOut:
         """Advantages at turn level. `credit/same_state` is how many turns began in a turn's state
         on average (1: the step's part is dead)."""
-        states = [states_of(group, self.similarity) for group in scored.groups]
-        return AdvantageOut(
-            values=tuple(
-                self._estimate(group, own) for group, own in zip(scored.groups, states, strict=True)
-            ),
-            level=Level.TURN,
-            metrics=shared_states([places_of(own) for own in states]),
-        )
+        return by_state(scored, self.similarity, self._estimate)
 
     def _estimate(
         self, group: Group, states: dict[int, list[Hashable]]

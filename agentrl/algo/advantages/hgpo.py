@@ -9,17 +9,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt, Le
 
 from agentrl.algo.returns import returns_to_go, turn_rewards
-from agentrl.algo.states import (
-    Norm,
-    Place,
-    among,
-    episode_part,
-    places_of,
-    shared_states,
-    states_of,
-)
+from agentrl.algo.states import Norm, Place, among, by_state, episode_part, places_of
 from agentrl.core.registry import register
-from agentrl.core.types import AdvantageOut, Group, Level, Scored
+from agentrl.core.types import AdvantageOut, Group, Scored
 
 
 @register("advantage", "hgpo")
@@ -52,14 +44,7 @@ class HierarchyOfGroups:
     def __call__(self, scored: Scored) -> AdvantageOut:
         """Advantages at turn level. `credit/same_state` is how many turns began in a turn's state
         on average (1: nothing but `episode` is left)."""
-        states = [states_of(group, self.similarity) for group in scored.groups]
-        return AdvantageOut(
-            values=tuple(
-                self._estimate(group, own) for group, own in zip(scored.groups, states, strict=True)
-            ),
-            level=Level.TURN,
-            metrics=shared_states([places_of(own) for own in states]),
-        )
+        return by_state(scored, self.similarity, self._estimate)
 
     def _estimate(
         self, group: Group, states: dict[int, list[Hashable]]

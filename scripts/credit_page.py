@@ -253,6 +253,7 @@ OTHERS = {
     "mask_truncated": "masks tokens",
     "raft": "chooses what is imitated",
     "expert_iteration": "chooses what is imitated",
+    "hbpo": "adds what a whole subgroup earned below its budget's worth",
     "sft_mix": "adds the likelihood of successes",
 }
 """Estimators that do not claim to estimate an advantage, and what they do."""

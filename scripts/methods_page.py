@@ -31,6 +31,7 @@ SLOTS = {
     "kl": "Distance from the reference policy.",
     "mismatch": "Corrections where the sampler was not the policy that is trained.",
     "entropy": "How the policy is kept from being too sure.",
+    "reward": "What an episode is worth.",
     "bonus": "What is paid for the sake of exploring, beside the reward.",
     "start": "Where training episodes begin.",
     "filter": "Which groups are trained on.",
@@ -44,6 +45,15 @@ SLOTS = {
 SMOKED = ("advantage", "loss")
 """Slots whose parts have a smoke run."""
 CUT = ("run.steps=8", "eval.every=4", "eval.final_tasks=200", "eval.baselines=false")
+SUITED = {
+    "hbpo": (
+        "rollout.group_size=8",
+        "strategy={name: budget_subgroups, budgets: [8, 16, 32, 48], words: '{budget}! '}",
+        "reward.cap=64",
+        "advantage.cap=64",
+    ),
+}
+"""What a preset needs beside itself to fit episodes of at most 64 sampled tokens."""
 ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
 
 
@@ -53,6 +63,7 @@ def smoke(slot: str, name: str) -> dict[str, object]:
         command = [sys.executable, "-m", "agentrl", "train", "scripts/quickstart.yaml", *CUT]
         preset = PRESETS / f"{name}.yaml"
         chosen = ["--preset", name] if preset.exists() else [f"{slot}={name}"]
+        chosen += SUITED.get(name, ())
         command += [*chosen, f"run.folder={folder}", "run.name=run"]
         variables = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, cwd=ROOT, env=variables, timeout=600)

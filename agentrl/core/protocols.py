@@ -34,6 +34,7 @@ from agentrl.core.types import (
     Json,
     Message,
     Observation,
+    Opening,
     Score,
     Scored,
     Split,
@@ -220,12 +221,19 @@ class Seat:
     turn: int
     max_tokens: int
     seed: int
+    begun: tuple[int, ...] = ()
+    """What the reply begins with, unsampled (`core.types.Opening`)."""
 
 
 class Play(Protocol):
     """What a strategy is handed: plays one episode, or scores a completed group."""
 
     group_size: int
+
+    @property
+    def renderer(self) -> Renderer:
+        """Words to tokens and back."""
+        ...
 
     def more(self, batch: int) -> Sequence[Task]:
         """Further tasks for this step, other ones for each `batch` from 1; empty where there are
@@ -244,8 +252,9 @@ class Play(Protocol):
         group: int,
         sibling: int,
         fork: tuple[Trajectory, Fork] | None = None,
+        opening: Opening | None = None,
     ) -> Trajectory:
-        """One episode; a failed one is returned as data."""
+        """One episode; a failed one is returned as data. `opening` begins its first own reply."""
         ...
 
     async def greedy(self, task: Task, start: Start, *, group: int) -> Trajectory | None:

@@ -144,6 +144,16 @@ class Forced(NamedTuple):
     ids: tuple[int, ...]
 
 
+class Opening(NamedTuple):
+    """How the first reply that an episode samples is made to begin: `ids` that nobody sampled, and
+    the `budget` that they state. With `is_aside` they are no part of what the action is read from
+    (where replies reason, all of it is)."""
+
+    ids: tuple[int, ...]
+    budget: int | None = None
+    is_aside: bool = False
+
+
 class Fork(NamedTuple):
     """Where a branch leaves its parent: it inherits the first `turn` turns of `trajectory`."""
 
@@ -272,6 +282,8 @@ class Trajectory:
     opening: str | None = None
     goals: tuple[str, ...] = ()
     held: tuple[bool | None, ...] = ()
+    budget: int | None = None
+    """Tokens that it was told to get by with (`Opening`); 0 told it to answer at once."""
 
     def __post_init__(self) -> None:
         if self.parent is not None and self.parent.turn > len(self.turns):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from agentrl.core.config import Thinking
@@ -24,7 +24,7 @@ from agentrl.core.protocols import (
     abilities,
 )
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Action, Finish
+from agentrl.core.types import Action, Finish, Forced
 from agentrl.rollout.answers import as_action, as_completion
 from agentrl.rollout.lockstep import Lockstep
 from agentrl.rollout.thinking import is_thinking, joined
@@ -38,6 +38,7 @@ class EngineAgent:
 
     With a think budget it samples that many tokens first; reasoning that has not ended by then is
     ended by tokens that were not sampled (`Completion.forced`), and the engine goes on behind them.
+    A reply that was begun for it (`Seat.begun`) has no think budget.
     """
 
     engine: Engine
@@ -50,6 +51,10 @@ class EngineAgent:
 
     async def act(self, seat: Seat) -> Completion:
         """Sample one turn. Raises `EngineError`, or `DeadlineError` when the engine is late."""
+        if seat.begun:
+            prompt_ids = seat.prompt_ids + seat.begun
+            rest = as_completion(await self._sample(seat, prompt_ids, seat.max_tokens, seat.seed))
+            return replace(rest, forced=Forced(at=0, ids=seat.begun))
         if self.thinking is None or self.thinking.budget >= seat.max_tokens:
             return await self._sample(seat, seat.prompt_ids, seat.max_tokens, seat.seed)
         budget = self.thinking.budget

@@ -37,6 +37,7 @@ from agentrl.core.types import (
     Json,
     Message,
     Observation,
+    Opening,
     Role,
     Start,
     Step,
@@ -103,6 +104,8 @@ class Episode:
     start: Start = field(default_factory=Start)
     fork: tuple[Trajectory, Fork] | None = None
     """For a branch: its parent and where it leaves it. The env is brought there by replay."""
+    begins: Opening | None = None
+    """How the first reply after the fork, or of all, is made to begin."""
     gate: Gate | None = None
     watching: Watching | None = None
 
@@ -164,6 +167,7 @@ class Episode:
             opening=self.opening,
             goals=tuple(one.goal for one in self.watching.goals) if self.watching else (),
             held=self.watching.first if self.watching else (),
+            budget=self.begins.budget if self.begins else None,
         )
 
     def _parent(self) -> Fork | None:
@@ -220,12 +224,15 @@ class Episode:
             return ""
         return actions.describe(self.schemas) if self.schemas else ""
 
-    def _read(self, prompt_ids: tuple[int, ...], ids: tuple[int, ...]) -> tuple[str, Action | None]:
-        """Note a reply as a message. Its text, and the action that it holds."""
+    def _read(
+        self, prompt_ids: tuple[int, ...], ids: tuple[int, ...], aside: int = 0
+    ) -> tuple[str, Action | None]:
+        """Note a reply as a message. Its text, and the action that it holds behind what is said
+        `aside`."""
         text = self.table.renderer.text(ids)
         self.said.append(Message(role="assistant", text=text, ids=ids))
         self.messages.append(self.said[-1])
-        said: str | None = text
+        said: str | None = self.table.renderer.text(ids[aside:]) if aside else text
         if self.table.rules.thinking is not None:
             said = answer_in(self.table.rules.thinking, self.table.renderer, prompt_ids, ids)
         if said is None:
@@ -283,7 +290,8 @@ class Episode:
             last = self.turns[-1] if self.turns else None
             shown = self._shown()
             prompt_ids = self._prompt(shown)
-            room = rules.max_context - len(prompt_ids)
+            begun = self.begins.ids if self.begins and len(self.turns) == self._first else ()
+            room = rules.max_context - len(prompt_ids) - len(begun)
             if room < 1:
                 if last is None:
                     self.metrics["prompt_too_long"] = 1.0
@@ -296,7 +304,7 @@ class Episode:
                 state_key=await self._state_key(),
             )
             await self._pass(deadline)
-            completion = await self._act(prompt_ids, shown, min(rules.max_tokens, room))
+            completion = await self._act(prompt_ids, shown, min(rules.max_tokens, room), begun)
             stop = await self._answer(seen, completion)
             if stop is not None:
                 return stop
@@ -313,7 +321,11 @@ class Episode:
             deadline.reschedule(due + waited)
 
     async def _act(
-        self, prompt_ids: tuple[int, ...], shown: Sequence[Message], max_tokens: int
+        self,
+        prompt_ids: tuple[int, ...],
+        shown: Sequence[Message],
+        max_tokens: int,
+        begun: tuple[int, ...],
     ) -> Completion:
         self.waiting_for = "engine"
         completion = await self.agent.act(
@@ -328,6 +340,7 @@ class Episode:
                 turn=len(self.turns),
                 max_tokens=max_tokens,
                 seed=derive_seed(self.seed, len(self.turns)),
+                begun=begun,
             )
         )
         return as_completion(completion)
@@ -336,7 +349,7 @@ class Episode:
         """Parse the reply, step the env, record the turn; a stop if the episode is over."""
         rules = self.table.rules
         ids = with_forced(completion.ids, completion.forced)
-        text, parsed = self._read(seen.prompt_ids, ids)
+        text, parsed = self._read(seen.prompt_ids, ids, self._aside(completion))
         action, is_invalid = parsed, parsed is None
         if action is None and rules.on_invalid == "pass":
             action = text
@@ -381,6 +394,17 @@ class Episode:
             return Stop.MAX_TURNS
         self._hear(as_observation(step.observation), parsed)
         return None
+
+    @property
+    def _first(self) -> int:
+        """The first turn that is not inherited."""
+        return self.fork[1].turn if self.fork is not None else 0
+
+    def _aside(self, completion: Completion) -> int:
+        """How many tokens at the beginning of the reply are no part of an action."""
+        is_aside = self.begins is not None and self.begins.is_aside
+        forced = completion.forced if len(self.turns) == self._first else None
+        return len(forced.ids) if is_aside and forced is not None and forced.at == 0 else 0
 
     def _note(self, step: Step) -> None:
         success = step.info.get("success")

@@ -28,7 +28,7 @@ from agentrl.core.types import (
     Turn,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:

@@ -10,9 +10,18 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from agentrl.core.errors import AgentRLError, ConfigError, DeadlineError, EnvError
-from agentrl.core.protocols import Agent, Env, Reward, Runner, Share, StartSampler, Strategy
+from agentrl.core.protocols import (
+    Agent,
+    Env,
+    Renderer,
+    Reward,
+    Runner,
+    Share,
+    StartSampler,
+    Strategy,
+)
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Failure, Fork, Group, Start, Stop, Task, Trajectory
+from agentrl.core.types import Failure, Fork, Group, Opening, Start, Stop, Task, Trajectory
 from agentrl.rollout.agents import EngineAgent
 from agentrl.rollout.ahead import PlayGroup
 from agentrl.rollout.episode import Episode, Table
@@ -153,6 +162,11 @@ class _Playing:
     """A greedy episode is played beside each group."""
     watch: Watch | None = None
 
+    @property
+    def renderer(self) -> Renderer:
+        """The run's."""
+        return self.worker.table.renderer
+
     def more(self, batch: int) -> Sequence[Task]:
         """This rank's share of the batch's tasks."""
         return own_tasks(self.share, self.further(batch)) if self.further is not None else ()
@@ -172,6 +186,7 @@ class _Playing:
         group: int,
         sibling: int,
         fork: tuple[Trajectory, Fork] | None = None,
+        opening: Opening | None = None,
     ) -> Trajectory:
         """One episode on a lent env; an env that broke is not lent again."""
         group += self.first
@@ -183,7 +198,7 @@ class _Playing:
             lockstep.enter(number)
         try:
             await asyncio.sleep(0)  # let every sibling enter before the first one asks
-            return await self._play(task, start, group, number, fork)
+            return await self._play(task, start, group, number, fork, opening)
         finally:
             self.slots.release()
             try:
@@ -200,6 +215,7 @@ class _Playing:
         group: int,
         number: int,
         fork: tuple[Trajectory, Fork] | None,
+        begins: Opening | None,
     ) -> Trajectory:
         pool = self.worker.pool
         is_broken = True
@@ -214,6 +230,7 @@ class _Playing:
                 task=task,
                 start=start,
                 fork=fork,
+                begins=begins,
                 table=self.worker.table,
                 agent=self.agent,
                 runner=self.worker.runner,

@@ -10,12 +10,13 @@ from typing import ClassVar, TypeVar, cast
 import pytest
 
 from agentrl.core.protocols import Share
-from agentrl.core.types import Fork, Group, Score, Start, Stop, Task, Trajectory
+from agentrl.core.types import Fork, Group, Opening, Score, Start, Stop, Task, Trajectory
 from agentrl.rollout.share import Solo
 from agentrl.rollout.strategies.dynamic import Dynamic
 from agentrl.rollout.worker import SIBLINGS
+from agentrl.text.renderer import Plain
 from support import EchoEnv
-from support.play import engine_agent, right, worker, wrong
+from support.play import engine_agent, renderer, right, worker, wrong
 
 T = TypeVar("T")
 
@@ -32,6 +33,10 @@ class Scripted:
     group_size: int = 2
     played: list[tuple[str, int, int]] = field(default_factory=list)
 
+    @property
+    def renderer(self) -> Plain:
+        return renderer()
+
     def more(self, batch: int) -> Sequence[Task]:
         return [task(name) for name in self.batches.get(batch, [])]
 
@@ -46,6 +51,7 @@ class Scripted:
         group: int,
         sibling: int,
         fork: tuple[Trajectory, Fork] | None = None,
+        opening: Opening | None = None,
     ) -> Trajectory:
         self.played.append((task.id, group, sibling))
         value = float(sibling) if task.id.startswith("mixed") else 1.0

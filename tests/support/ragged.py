@@ -71,6 +71,7 @@ def group(rng: Random, *, branches: bool = True) -> Group:
                 success=None if stop.is_failure else rng.random() < 0.5,
                 failure=FAILED if stop.is_failure else None,
                 parent=fork,
+                budget=rng.choice((None, None, 0, 8)),
             )
         )
     return Group(task=TASK, trajectories=tuple(made))

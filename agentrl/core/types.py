@@ -99,7 +99,7 @@ class Step:
     """The answer of `Env.step`.
 
     `info` reserves `success: bool` (the latest counts; a terminal step must set it),
-    `metrics: dict[str, float]` and `invalid_action: bool`.
+    `metrics: dict[str, float]`, `invalid_action: bool` and `spots`, a list of `Spot`.
     """
 
     observation: Observation | str
@@ -154,6 +154,15 @@ class Opening(NamedTuple):
     is_aside: bool = False
 
 
+class Spot(NamedTuple):
+    """Where an action pointed in the picture that it answered, in thousandths (0 to 1000) of its
+    width and height; `is_end` where a drag let go."""
+
+    x: int
+    y: int
+    is_end: bool = False
+
+
 class Fork(NamedTuple):
     """Where a branch leaves its parent: it inherits the first `turn` turns of `trajectory`."""
 
@@ -199,7 +208,8 @@ class Turn:
     the env then said (both kept where a bonus asks for them), `held` which of the trajectory's
     `goals` were then true (None: nobody can tell).
     `forced` are tokens inside the reply that the model saw but did not sample (the end of its
-    thinking, when that was cut short): they are no action ids, and are masked.
+    thinking, when that was cut short): they are no action ids, and are masked. `spots` are where
+    the action pointed in the last picture, where the env says so.
     """
 
     prompt_ids: tuple[int, ...]
@@ -214,6 +224,7 @@ class Turn:
     heard: str | None = None
     held: tuple[bool | None, ...] = ()
     images: tuple[str, ...] = ()
+    spots: tuple[Spot, ...] = ()
     action: Action | None = None
     invalid: bool = False
     finish: Finish = Finish.EOS

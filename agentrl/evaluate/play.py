@@ -6,6 +6,7 @@ Shown is what the model would be shown, and each line typed is what it would hav
 from __future__ import annotations
 
 import asyncio
+import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,15 @@ from rich.text import Text
 from agentrl.core.config import Alone
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import ActionFormat, EnvHandle, Runner, abilities
-from agentrl.core.types import Action, Observation, Split, Step, Task
-from agentrl.rollout.answers import as_observation, as_step
+from agentrl.core.types import Action, Image, Observation, Split, Spot, Step, Task
+from agentrl.rollout.answers import as_observation, as_step, spots_of
 from agentrl.rollout.runners import runner_for
 
 SHOWN_ACTIONS = 24
 """Legal actions listed under each observation; `?` lists all."""
+RING = 7
+"""Radius in pixels of what marks a spot."""
+THOUSAND = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,8 @@ class _Game:
     success: bool | None = None
     is_over: bool = False
     legal: list[Action] = field(default_factory=list)
+    picture: Image | None = None
+    """The last one that was shown."""
 
     def play(self, task: Task) -> Played:
         self.show(as_observation(self.call("reset", task)), "observation")
@@ -102,6 +108,8 @@ class _Game:
             self.say(f"no action in it. {self.format.hint()}")
             return
         step = as_step(self.call("step", action))
+        if self.picture is not None and (spots := spots_of(step)):
+            self.say(f"where that was: {_kept(pointed(self.picture, spots))}")
         self.total += float(step.reward)
         self.note(step)
         self.show(as_observation(step.observation), f"after turn {self.turns}")
@@ -120,10 +128,9 @@ class _Game:
         messages = observation.messages or ()
         text = "\n".join(f"{m.role}: {m.text}" for m in messages) or observation.text
         images = [*observation.images, *(image for m in messages for image in m.images)]
+        self.picture = images[-1] if images else None
         for image in images:
-            path = Path(tempfile.gettempdir()) / f"agentrl-{image.hash}.png"
-            path.write_bytes(image.png)
-            text += f"\n[picture: {path}]"
+            text += f"\n[picture: {_kept(image)}]"
         self.console.print(Panel(Text(text), title=title, title_align="left"))
         if self.is_over or "legal_actions" not in self.able:
             return
@@ -188,6 +195,28 @@ def play(
     end = "the end" if played.is_over else "left before the end"
     game.say(f"{end}: {success}, return {played.total:g} in {played.turns} turns")
     return played
+
+
+def _kept(image: Image) -> Path:
+    path = Path(tempfile.gettempdir()) / f"agentrl-{image.hash}.png"
+    path.write_bytes(image.png)
+    return path
+
+
+def pointed(image: Image, spots: Sequence[Spot]) -> Image:
+    """The picture with a ring at each spot; a thin one where a drag let go."""
+    from PIL import Image as Picture
+    from PIL import ImageDraw
+
+    picture = Picture.open(io.BytesIO(image.png)).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    for x, y, is_end in spots:
+        at = (x * picture.width / THOUSAND, y * picture.height / THOUSAND)
+        draw.circle(at, RING + 1, outline="white", width=2 if is_end else 4)
+        draw.circle(at, RING, outline="#d6006c", width=1 if is_end else 3)
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return Image(out.getvalue())
 
 
 def spoken(action: Action) -> str:

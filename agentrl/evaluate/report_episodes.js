@@ -59,8 +59,10 @@ function parsed(text) {
   try { return JSON.parse(text); } catch { return null; }
 }
 
-// Where the actions of a turn point on its screen (text/gui.py): [x, y, where a drag ends].
-function spotsOf(action) {
+// Where the actions of a turn point on its screen: [x, y, where a drag ends]. The env says it, or
+// the actions themselves (text/gui.py) do.
+function spotsOf({ spots, action }) {
+  if (spots.length) return spots;
   const isPoint = (value) => Array.isArray(value) && value.length === 2 && value.every((one) => isNumber(one) && one >= 0 && one <= 1000);
   return [parsed(action)].flat().map((one) => (typeof one === "string" ? parsed(one) : one)).filter((one) => one?.action)
     .flatMap((one) => ["target", "start", "end"].filter((key) => isPoint(one[key])).map((key) => [...one[key], key === "end"]));
@@ -86,7 +88,7 @@ function turn(one) {
     reward && make("p", { text: reward }), one.state_key && make("p", { text: `state ${one.state_key}` }));
   const last = one.images.length - 1;
   const shots = one.images.map((hash, i) => (run.images[hash]
-    ? shot(run.images[hash], `observation of turn ${one.number + 1}`, i === last ? spotsOf(one.action) : [])
+    ? shot(run.images[hash], `observation of turn ${one.number + 1}`, i === last ? spotsOf(one) : [])
     : make("span", { class: "gap", text: "a picture is left out to keep this page small" })));
   const tokens = make("div", { class: "tokens" }, ...one.spans.flatMap(chips));
   return make("div", { class: "turn" }, side, make("div", {}, shots.length ? make("div", { class: "shots" }, ...shots) : null, tokens));

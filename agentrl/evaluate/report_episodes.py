@@ -182,6 +182,7 @@ def _pack_turn(
         "finish": turn.finish,
         "state_key": _cut(turn.state_key) if turn.state_key else None,
         "images": list(turn.images),
+        "spots": [list(spot) for spot in turn.spots],
         "spans": list(_spans(turn, longest, pieces)),
     }
 

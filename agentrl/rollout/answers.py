@@ -6,7 +6,7 @@ import math
 
 from agentrl.core.errors import EngineError, EnvError
 from agentrl.core.protocols import Completion
-from agentrl.core.types import Action, Observation, Step
+from agentrl.core.types import Action, Observation, Spot, Step
 
 
 def as_completion(value: object) -> Completion:
@@ -56,3 +56,12 @@ def as_step(value: object) -> Step:
     if not isinstance(value.reward, int | float):
         raise EnvError(f"expected a number as Step.reward, got {value.reward!r:.200}")
     return value
+
+
+def spots_of(step: Step) -> tuple[Spot, ...]:
+    """Where the env says that the action pointed. Raises `EnvError`."""
+    found = step.info.get("spots", ())
+    spots = tuple(found) if isinstance(found, list | tuple) else (found,)
+    if not all(isinstance(one, Spot) for one in spots):
+        raise EnvError(f"expected info['spots'] to be a list of Spot, got {found!r:.200}")
+    return spots

@@ -47,7 +47,7 @@ from agentrl.core.types import (
     Turn,
     with_forced,
 )
-from agentrl.rollout.answers import as_completion, as_observation, as_step
+from agentrl.rollout.answers import as_completion, as_observation, as_step, spots_of
 from agentrl.rollout.fold import continues
 from agentrl.rollout.gate import Gate
 from agentrl.rollout.thinking import answer_in
@@ -373,6 +373,7 @@ class Episode:
                 heard=self._told(as_observation(step.observation)),
                 held=await self.watching.held(self._call) if self.watching else (),
                 images=tuple(image.hash for image in seen.images),
+                spots=spots_of(step),
                 action=action,
                 invalid=is_invalid,
                 finish=completion.finish,

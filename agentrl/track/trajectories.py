@@ -53,6 +53,9 @@ class TurnRecord:
     finish: str
     images: list[str]
     state_key: str | None
+    spots: list[list[int]] = field(default_factory=list)
+    """Where the action pointed in the last picture: `[x, y, 1 where a drag let go, else 0]`, in
+    thousandths of its width and height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +250,7 @@ def _turns(
             finish=turn.finish.value,
             images=list(turn.images),
             state_key=turn.state_key,
+            spots=[[int(part) for part in spot] for spot in turn.spots],
         )
 
 
@@ -280,6 +284,7 @@ def _schema() -> pyarrow.Schema:
             ("finish", pa.string()),
             ("images", pa.list_(pa.string())),
             ("state_key", pa.string()),
+            ("spots", pa.list_(pa.list_(pa.int32()))),
         ]
     )
     return pa.schema(

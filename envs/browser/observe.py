@@ -50,11 +50,14 @@ class Screen(NamedTuple):
         is_left = box.x < self.width and box.x + box.width > 0
         return is_left and box.y < self.height and box.y + box.height > 0
 
-    def point(self, box: Box) -> Point:
+    def centre(self, box: Box) -> Point:
         """The centre of the box, or the point of the screen that is nearest to it."""
-        x = round((box.x + box.width / 2) * FULL / self.width)
-        y = round((box.y + box.height / 2) * FULL / self.height)
-        return Point(min(max(x, 0), FULL), min(max(y, 0), FULL))
+        return self.point(box.x + box.width / 2, box.y + box.height / 2)
+
+    def point(self, x: float, y: float) -> Point:
+        """A place in CSS pixels, or the point of the screen that is nearest to it."""
+        across, down = round(x * FULL / self.width), round(y * FULL / self.height)
+        return Point(min(max(across, 0), FULL), min(max(down, 0), FULL))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +74,17 @@ class Element:
     options: tuple[str, ...]
     box: Box
     states: tuple[str, ...]
-    is_visible: bool
-    """Its centre lies in the viewport and nothing covers it."""
+    spot: tuple[float, float] | None
+    """Where a click reaches it, in CSS pixels: its centre, or what of it lies in the viewport
+    uncovered."""
     depth: int
     """How many listed elements hold it."""
     look: str
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether a click reaches it."""
+        return self.spot is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +112,9 @@ class View:
 
 
 def _element(one: dict[str, object]) -> Element:
-    box, states, options = one["box"], one["states"], one["options"]
+    box, states, options, spot = one["box"], one["states"], one["options"], one["spot"]
     assert isinstance(box, list)
+    assert isinstance(spot, list | None)
     assert isinstance(states, list)
     assert isinstance(options, list)
     return Element(
@@ -117,7 +127,7 @@ def _element(one: dict[str, object]) -> Element:
         options=tuple(options),
         box=Box(*box),
         states=tuple(states),
-        is_visible=bool(one["isVisible"]),
+        spot=None if spot is None else (spot[0], spot[1]),
         depth=int(str(one["depth"])),
         look=str(one["look"]),
     )
@@ -158,7 +168,7 @@ def dom_text(elements: Sequence[Element], screen: Screen | None = None) -> str:
     """A line for each element: `[ref] tag text = value (states)`, and with a screen `@x,y`, the
     centre in thousandths of it."""
     return "\n".join(
-        f"{_line(e)} @{','.join(map(str, screen.point(e.box)))}" if screen else _line(e)
+        f"{_line(e)} @{','.join(map(str, screen.centre(e.box)))}" if screen else _line(e)
         for e in elements
     )
 

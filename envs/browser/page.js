@@ -124,7 +124,7 @@ window.__agentrl = (() => {
       ref: String(number(element)), tag: tagOf(element), role: roleOf(element),
       name: nameOf(element, text), text, value: valueOf(element), options,
       box: [box.left, box.top, box.width, box.height], states: statesOf(element),
-      isVisible: reach(element, [box]) !== null, depth,
+      spot: reach(element, [box]), depth,
       look: text || isActive && !(element instanceof SVGElement) && whole ? "" :
         lookOf(element, style),
     };

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from agentrl.core.errors import AgentRLError, did_you_mean
+from agentrl.core.types import Spot
 from agentrl.envs.browser.observe import Element, Screen
 from agentrl.envs.browser.page import PageLease
 from agentrl.text.gui import (
@@ -60,7 +61,7 @@ class ImpossibleActionError(AgentRLError, ValueError):
     """The action cannot be done in this page as it is: an invalid action, no fault of the page."""
 
 
-class Spot(NamedTuple):
+class Place(NamedTuple):
     """A place on the page, and what is there as far as typing is concerned."""
 
     x: float
@@ -134,12 +135,12 @@ class Hands:
         x, y = (point.x * self.screen.width / FULL, point.y * self.screen.height / FULL)
         return min(x, self.screen.width - 1.0), min(y, self.screen.height - 1.0)
 
-    async def _spot(self, target: Target | None) -> Spot:
+    async def _spot(self, target: Target | None) -> Place:
         """Where a target is; the middle of the screen if it is None."""
         if target is None:
-            return Spot(self.screen.width / 2, self.screen.height / 2)
+            return Place(self.screen.width / 2, self.screen.height / 2)
         if isinstance(target, Point):
-            return Spot(*self.pixels(target))
+            return Place(*self.pixels(target))
         if isinstance(target, Label) or not target.isdecimal():
             raise ImpossibleActionError(f"there is no element {target}")
         found = await self._do(self.lease.page.evaluate("r => __agentrl.place(r)", target))
@@ -147,7 +148,7 @@ class Hands:
             raise ImpossibleActionError(f"there is no element {target}, or it cannot be seen")
         return _spot(found)
 
-    async def _click(self, spot: Spot, count: int = 1) -> None:
+    async def _click(self, spot: Place, count: int = 1) -> None:
         page = self.lease.page
         if not self.touch:
             await self._do(page.mouse.click(spot.x, spot.y, click_count=count))
@@ -155,7 +156,7 @@ class Hands:
         for _ in range(count):
             await self._do(page.touchscreen.tap(spot.x, spot.y))
 
-    async def _hold(self, spot: Spot) -> None:
+    async def _hold(self, spot: Place) -> None:
         if self.touch:
             await self._finger([spot], PRESS_S)
             return
@@ -165,7 +166,7 @@ class Hands:
         await asyncio.sleep(PRESS_S)
         await self._do(mouse.up())
 
-    async def _drag(self, start: Spot, end: Spot) -> None:
+    async def _drag(self, start: Place, end: Place) -> None:
         if self.touch:
             await self._finger(_between(start, end), FRAME_S)
             return
@@ -175,7 +176,7 @@ class Hands:
         await self._do(mouse.move(end.x, end.y, steps=STEPS))
         await self._do(mouse.up())
 
-    async def _finger(self, path: list[Spot], pause_s: float) -> None:
+    async def _finger(self, path: list[Place], pause_s: float) -> None:
         """Put a finger down at the first spot, move it along, and lift it at the last."""
         session = await self.lease.devtools()
         kinds = ["touchStart"] + ["touchMove"] * (len(path) - 1)
@@ -189,11 +190,11 @@ class Hands:
         await self._do(session.send("Input.dispatchTouchEvent", event))
         await self._settle()
 
-    async def _swipe(self, start: Spot, direction: str, amount: int) -> None:
+    async def _swipe(self, start: Place, direction: str, amount: int) -> None:
         if not self.touch:
             raise ImpossibleActionError("there is no touch screen: use scroll or drag")
         x, y = SIGNS[direction]
-        end = Spot(
+        end = Place(
             _within(start.x + x * amount * self.screen.width / FULL, self.screen.width),
             _within(start.y + y * amount * self.screen.height / FULL, self.screen.height),
         )
@@ -205,7 +206,7 @@ class Hands:
         right = x * action.amount * self.screen.width / FULL
         down = y * action.amount * self.screen.height / FULL
         if self.touch:
-            end = Spot(
+            end = Place(
                 _within(spot.x - right, self.screen.width),
                 _within(spot.y - down, self.screen.height),
             )
@@ -228,7 +229,7 @@ class Hands:
             await self._click(spot)
             if not spot.is_text:  # a point, or what leads to a field, such as its label
                 found = await self._do(page.evaluate("() => __agentrl.focused()"))
-                spot = Spot(0, 0) if found is None else _spot(found)
+                spot = Place(0, 0) if found is None else _spot(found)
             if spot.is_set:
                 await self._set(action.target, action.text)
                 return
@@ -276,8 +277,8 @@ class Hands:
             )
 
 
-def _spot(found: Mapping[str, object]) -> Spot:
-    return Spot(
+def _spot(found: Mapping[str, object]) -> Place:
+    return Place(
         float(str(found["x"])),
         float(str(found["y"])),
         bool(found["isText"]),
@@ -286,10 +287,10 @@ def _spot(found: Mapping[str, object]) -> Spot:
     )
 
 
-def _between(start: Spot, end: Spot) -> list[Spot]:
+def _between(start: Place, end: Place) -> list[Place]:
     """The spots of a straight path, both ends included."""
     shares = [step / STEPS for step in range(STEPS + 1)]
-    return [Spot(start.x + s * (end.x - start.x), start.y + s * (end.y - start.y)) for s in shares]
+    return [Place(start.x + s * (end.x - start.x), start.y + s * (end.y - start.y)) for s in shares]
 
 
 def _within(at: float, size: int) -> float:
@@ -323,6 +324,20 @@ def labelled(action: GuiAction, elements: Sequence[Element]) -> GuiAction:
         if text.strip() and called(text, elements) is element:
             found[name] = Label(text)
     return replace(action, **found) if found else action  # type: ignore[type-var]
+
+
+def spots(action: GuiAction, elements: Sequence[Element], screen: Screen) -> list[Spot]:
+    """Where an action points on the screen as it was shown: at points, and at the elements that
+    can be seen there; whatever else it points at is left out."""
+    of = {element.ref: element for element in elements}
+    found = []
+    for name, target in _targets(action, object):
+        element = of.get(target) if isinstance(target, str) else None
+        if element is not None and element.spot is not None and screen.shows(element.box):
+            target = screen.point(*element.spot)
+        if isinstance(target, Point):
+            found.append(Spot(*target, is_end=name == "end"))
+    return found
 
 
 def called(text: str, elements: Sequence[Element]) -> Element | None:

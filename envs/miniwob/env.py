@@ -28,7 +28,7 @@ from agentrl.core.errors import ConfigError, did_you_mean
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
 from agentrl.core.starts import digest
-from agentrl.core.types import Action, Observation, Split, Step, Task
+from agentrl.core.types import Action, Observation, Split, Spot, Step, Task
 from agentrl.envs.browser.observe import (
     Aspect,
     Screen,
@@ -39,7 +39,7 @@ from agentrl.envs.browser.observe import (
     marked,
     screenshot,
 )
-from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled, numbered
+from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled, numbered, spots
 from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, lease
 from agentrl.envs.miniwob.oracles import ORACLES, Scene
 from agentrl.envs.miniwob.pages import page_of, pages, pictures_of, task_names
@@ -115,6 +115,8 @@ class MiniWob(Env):
         self._goal = ""
         self._view: View | None = None
         self._steps = 0
+        self._is_seen = not {"screenshot", "marks"}.isdisjoint(self._aspects)
+        self._spots: list[Spot] = []
         if not set(self._names) <= ORACLES.keys():
             self.__dict__["expert_action"] = None  # having the method is having the ability
 
@@ -167,6 +169,7 @@ class MiniWob(Env):
         """
         page_lease, view = self._playing()
         self._steps += 1
+        self._spots = []
         complaint = ""
         try:
             act = read(action if isinstance(action, str) else " ".join(action))
@@ -174,6 +177,8 @@ class MiniWob(Env):
                 return self._ended(page_lease, GIVEN_UP)
             if not isinstance(act, Wait):
                 act = numbered(act, view.elements)
+                if self._is_seen:
+                    self._spots = spots(act, view.elements, SCREEN)
                 await Hands(lease=page_lease, screen=SCREEN).perform(act)
             ms = self.step_ms * (1 + isinstance(act, Wait))
         except (MalformedError, ImpossibleActionError) as error:
@@ -186,7 +191,7 @@ class MiniWob(Env):
             return self._ended(page_lease, float(found["reward"]), is_invalid=bool(complaint))
         observation = await self._shown(page_lease, found, complaint)
         truncated = self._steps >= self.cap
-        info: dict[str, object] = {"invalid_action": bool(complaint)}
+        info: dict[str, object] = {"invalid_action": bool(complaint), "spots": self._spots}
         if truncated:
             info |= {"success": False, "metrics": self._metrics(page_lease)}
             self._view = None
@@ -195,7 +200,12 @@ class MiniWob(Env):
     def _ended(self, page_lease: PageLease, reward: float, *, is_invalid: bool = False) -> Step:
         self._view = None
         metrics = self._metrics(page_lease)
-        info = {"success": reward > 0, "invalid_action": is_invalid, "metrics": metrics}
+        info = {
+            "success": reward > 0,
+            "invalid_action": is_invalid,
+            "metrics": metrics,
+            "spots": self._spots,
+        }
         text = f"the task is over, reward {reward:g}"
         return Step(observation=text, reward=reward, terminated=True, info=info)
 

@@ -32,7 +32,7 @@ from agentrl.core.errors import ConfigError, EnvError
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
 from agentrl.core.starts import Tasks, digest
-from agentrl.core.types import Action, Json, Observation, Split, Step, Task
+from agentrl.core.types import Action, Json, Observation, Split, Spot, Step, Task
 from agentrl.envs.browser.observe import (
     Aspect,
     Element,
@@ -44,7 +44,7 @@ from agentrl.envs.browser.observe import (
     marked,
     screenshot,
 )
-from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled, numbered
+from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled, numbered, spots
 from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, lease
 from agentrl.envs.webapps.errands import Data, Errand, Frame, Layout, apply, facts, unpacked
 from agentrl.envs.webapps.solve import advise
@@ -164,6 +164,8 @@ class WebApps(Env):
         if not self._aspects:
             raise ConfigError("env.observe: expected at least one aspect, got none")
         self._screen = SCREENS[self.layout]
+        self._is_seen = not {"screenshot", "marks"}.isdisjoint(self._aspects)
+        self._spots: list[Spot] = []
         self._lease: PageLease | None = None
         self._now: Saved | None = None
         self._view: View | None = None
@@ -230,7 +232,7 @@ class WebApps(Env):
             BrowserError: the page or its browser failed.
         """
         now = self._playing()
-        complaint = ""
+        complaint, self._spots = "", []
         act: GuiAction = Wait()
         try:
             act = read(action if isinstance(action, str) else " ".join(action))
@@ -258,6 +260,8 @@ class WebApps(Env):
             case _:
                 is_phone = self.layout == "phone"
                 act = numbered(act, self._shown())
+                if self._is_seen:
+                    self._spots = spots(act, self._shown(), self._screen)
                 await Hands(lease=page_lease, screen=self._screen, touch=is_phone).perform(act)
 
     async def _evaluate(self, script: str, argument: object = None) -> object:
@@ -287,7 +291,8 @@ class WebApps(Env):
         first = facts(cast("Data", json.loads(now.first)))
         spoilt = ((first & wanted) - holding) + ((holding - first) - wanted)
         info: dict[str, object] = {
-            "metrics": {"steps": float(now.steps), "collateral": float(spoilt.total())}
+            "metrics": {"steps": float(now.steps), "collateral": float(spoilt.total())},
+            "spots": self._spots,
         }
         if complaint:
             info["invalid_action"] = True

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from PIL import Image as Picture
 from rich.console import Console
 
 from agentrl.core.config import Alone
 from agentrl.core.errors import ConfigError, EnvError
 from agentrl.core.protocols import ActionFormat, Env
-from agentrl.core.types import Action, Image, Message, Observation, Split, Step, Task
+from agentrl.core.types import Action, Image, Message, Observation, Split, Spot, Step, Task
 from agentrl.evaluate.play import Played, play
 from agentrl.text.actions.tagged import TaggedAction
 from support import AsyncEchoEnv, BadEnv, EchoEnv, PlainEnv, ProcessEchoEnv, ThreadEchoEnv
+from support.runs import png
 
 
 def typing(lines: Sequence[str]) -> Callable[[str], str]:
@@ -133,6 +135,26 @@ def test_messages_and_pictures_are_shown_as_they_are() -> None:
     path = Path(shown.partition("[picture: ")[2].partition("]")[0])
     assert path.read_bytes() == DOT.png
     path.unlink()
+
+
+@dataclass(kw_only=True)
+class Screens(EchoEnv):
+    """Shows a white picture, and says that each action pointed into it."""
+
+    def reset(self, task: Task) -> Observation:
+        return Observation(str(super().reset(task)), images=(Image(png(100, 50)),))
+
+    def step(self, action: Action) -> Step:
+        return replace(super().step(action), info={"success": False, "spots": [Spot(500, 500)]})
+
+
+def test_where_an_action_pointed_is_drawn_into_the_picture_that_was_shown() -> None:
+    _, shown = played(Screens(), "ant")
+    [path] = [line.split(": ")[1] for line in shown.splitlines() if line.startswith("where that")]
+    with Picture.open(path) as picture, Picture.open(io.BytesIO(png(100, 50))) as plain:
+        same = [picture.getpixel(at) == plain.getpixel(at) for at in ((50, 25), (90, 25))]
+        assert (same, picture.getpixel((57, 25))) == ([True, True], (214, 0, 108))
+    Path(path).unlink()
 
 
 def test_many_legal_actions_are_cut_short() -> None:

@@ -20,6 +20,7 @@ from agentrl.core.types import (
     Message,
     Observation,
     Score,
+    Spot,
     Step,
     Stop,
     Task,
@@ -324,6 +325,15 @@ def test_metrics_that_are_no_numbers_are_the_env_s_failure(metrics: object, comp
     assert trajectory.failure is not None
     assert trajectory.failure.where == "env"
     assert complaint in trajectory.failure.error
+
+
+def test_where_an_action_pointed_is_kept_and_anything_else_is_the_env_s_failure() -> None:
+    spot = Spot(500, 20)
+    assert [turn.spots for turn in told(step(spots=[spot]), step()).turns] == [(spot,), ()]
+    for other in (spot, [(500, 20)], 5):
+        failure = told(step(spots=other)).failure
+        assert failure is not None
+        assert (failure.where, "to be a list of Spot" in failure.error) == ("env", True)
 
 
 def test_a_reward_of_nan_leaves_the_episode_whole_but_unscored() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl.core.errors import DataError
-from agentrl.core.types import Image, Score, Stop, Trajectory, Turn
+from agentrl.core.types import Image, Score, Spot, Stop, Trajectory, Turn
 from agentrl.track import trajectories
 from agentrl.track.trajectories import (
     EpisodeRecord,
@@ -81,6 +81,7 @@ def turn_records(draw: st.DrawFn) -> TurnRecord:
         finish=draw(st.sampled_from(["eos", "stop", "length"])),
         images=draw(st.lists(TEXT, max_size=2)),
         state_key=draw(st.none() | TEXT),
+        spots=draw(st.lists(st.lists(st.integers(0, 1000), min_size=3, max_size=3), max_size=2)),
     )
 
 
@@ -125,6 +126,21 @@ def test_single_episodes_can_be_read(tmp_path: Path, name: str) -> None:
     kept = [replace(recorded(two_rows()), sibling=number) for number in range(4)]
     path = write_episodes(tmp_path / name, kept)
     assert read_episodes(path, [3, 1]) == [kept[3], kept[1]]
+
+
+def test_where_an_action_pointed_is_kept_and_older_files_do_not_say(tmp_path: Path) -> None:
+    kept = recorded(Trajectory(task=task(1), stop=Stop.DONE, turns=(
+        replace(turn((1, 2), (10,)), spots=(Spot(3, 4), Spot(5, 6, is_end=True))),)))  # fmt: skip
+    path = write_episodes(tmp_path / "a.parquet", [kept])
+    [[one]] = [found.turns for found in read_episodes(path)]
+    assert one.spots == [[3, 4, 0], [5, 6, 1]]
+    plain, schema = parquet.read_table(path).to_pylist(), parquet.read_schema(path)
+    at = schema.get_field_index("turns")
+    fields = [field for field in schema.field("turns").type.value_type if field.name != "spots"]
+    older = schema.set(at, pa.field("turns", pa.list_(pa.struct(fields))))
+    parquet.write_table(pa.Table.from_pylist(plain, schema=older), path)
+    [[one]] = [found.turns for found in read_episodes(path)]
+    assert one == replace(kept.turns[0], spots=[])
 
 
 def test_a_turn_keeps_the_tokens_that_are_new_in_it() -> None:

@@ -50,7 +50,13 @@ CASES = {
     "tools": ("steps=2", "steps_low=3 steps=3 together=1.0 infeasible=0.0"),
     "game24": ("rules=restricted", "rules=full"),
     "sudoku": ("givens=8", "size=9"),
-    "webapps": ("layout=phone", "layout=desktop", "layout=phone steps_low=12 steps=20"),
+    "webapps": (
+        "layout=phone",
+        "layout=desktop",
+        "layout=phone steps_low=12 steps=20",
+        "layout=phone asks=question",
+        "layout=desktop asks=impossible",
+    ),
     "miniwob": ("task=click-button", "task=click-tab-2", "task=login-user observe=axtree"),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
     "textworld": (

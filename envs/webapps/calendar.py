@@ -50,7 +50,7 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
     key = rng.choice(list(events))
     event = events[key]
     title, page = event["title"], {"app": "calendar", "screen": "event", "id": key}
-    ways = [Way(HOME, "click", "Calendar"), *_find(event, layout)]
+    ways = list(way_to(event, layout))
     if kind == "cancel":
         ways.append(Way(page, "click", "Delete", does=(Change("events", key, None),)))
         return Errand(f"Cancel {title} on {event['day']}.", frozenset({title}), tuple(ways))
@@ -60,13 +60,14 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
     return Errand(f"Move {title} to {day} at {hour}.", frozenset({title}), tuple(ways))
 
 
-def _find(event: Mapping[str, str], layout: Layout) -> list[Way]:
+def way_to(event: Mapping[str, str], layout: Layout) -> tuple[Way, ...]:
     """The way to an event's page: a phone shows a day at a time."""
+    home = Way(HOME, "click", "Calendar")
     if layout == "desktop":
-        return [Way(WEEK, "click", event["title"])]
+        return home, Way(WEEK, "click", event["title"])
     before = DAYS[: DAYS.index(event["day"])]
     swipes = [Way(WEEK | {"day": day}, "swipe", "") for day in before]
-    return [*swipes, Way(WEEK | {"day": event["day"]}, "click", event["title"])]
+    return home, *swipes, Way(WEEK | {"day": event["day"]}, "click", event["title"])
 
 
 def _fill(

@@ -11,7 +11,8 @@ a touch screen of 390x844 with long presses and swipes, which is a phone's web p
 What the applications hold is one JSON value, and an episode succeeds if in the end it differs from
 the first one by exactly what was asked for: whatever else was changed makes it fail, and much of it
 cannot be undone. Beside what should be done there is often something that does more of it
-(`Delete all` beside `Delete`).
+(`Delete all` beside `Delete`). With `asks` there are questions, which `answer` ends, and requests
+that cannot be fulfilled, which `infeasible` ends; what stands before them is to be done first.
 
 Actions are those of `text/gui.py`; points are thousandths of the screen. Elements are numbered anew
 in each observation, and only those that can be seen are listed.
@@ -20,11 +21,12 @@ in each observation, and only those that can be seen are listed.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast, get_args
 
 from annotated_types import Ge, Le
 
@@ -46,28 +48,11 @@ from agentrl.envs.browser.observe import (
 )
 from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled, numbered, spots
 from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, lease
+from agentrl.envs.webapps.endings import is_same
 from agentrl.envs.webapps.errands import Data, Errand, Frame, Layout, apply, facts, unpacked
-from agentrl.envs.webapps.solve import advise
-from agentrl.envs.webapps.tasks import APPS, AppName, Wanted, starts
-from agentrl.text.gui import (
-    Answer,
-    Back,
-    Click,
-    Done,
-    Goto,
-    GuiAction,
-    Home,
-    Infeasible,
-    LongPress,
-    MalformedError,
-    RightClick,
-    Select,
-    Swipe,
-    Type,
-    Wait,
-    canonical,
-    read,
-)
+from agentrl.envs.webapps.solve import advise, is_more
+from agentrl.envs.webapps.tasks import APPS, AppName, Asked, Wanted, starts
+from agentrl.text import gui
 
 PAGES = Path(__file__).resolve().parent / "pages"
 SCREENS: Mapping[Layout, Screen] = {"desktop": Screen(1024, 640), "phone": Screen(390, 844)}
@@ -104,6 +89,23 @@ class Saved(NamedTuple):
         return cast("Frame", json.loads(self.state)["ui"]["stack"][-1])
 
     @property
+    def ends(self) -> str:
+        """Which action ends it: `done`, `answer` or `infeasible`."""
+        return self.errands[-1].ends
+
+    def is_ended_by(self, act: gui.GuiAction) -> bool:
+        """Whether this is the right last word; of an errand any answer says that it is done."""
+        match act:
+            case gui.Done():
+                return self.ends == "done"
+            case gui.Answer(message):
+                says = self.errands[-1].says
+                return self.ends == "done" or (says is not None and is_same(message, says))
+            case gui.Infeasible():
+                return self.ends == "infeasible"
+        return False
+
+    @property
     def wanted(self) -> Counter[str]:
         """What matters of the data once everything is done."""
         every = [c for errand in self.errands for way in errand.ways for c in way.does]
@@ -128,10 +130,14 @@ class WebApps(Env):
     """Actions that the solution takes at least (1 to `steps`)."""
     steps: Annotated[int, Ge(1), Le(20)] = 6
     """Actions that the solution takes at most, the last `done` not counted (`steps_low` to 20)."""
+    asks: tuple[Asked, ...] = ("errand",)
+    """What is asked for: an `errand`, a `question` about what the applications hold, something
+    that is `impossible`, or one of several; where there are steps left, errands stand before it."""
     distractors: Annotated[int, Ge(0), Le(12)] = 2
     """Mails, goods, events and files beyond two of each (0 to 12)."""
     ends: Literal["done", "reached"] = "done"
-    """The episode ends when the model says so, or as soon as the goal is `reached`."""
+    """The episode ends when the model says so, or as soon as the goal is `reached` (that of an
+    errand; a question must be answered)."""
     observe: Aspect | tuple[Aspect, ...] = "dom"
     """What is shown: `dom` (elements as lines), `axtree` (as a tree of roles), `screenshot`,
     `marks` (a screenshot with numbered boxes), or several."""
@@ -152,10 +158,11 @@ class WebApps(Env):
     """Length of the test split."""
 
     def __post_init__(self) -> None:
-        if not self.apps or len(set(self.apps)) < len(self.apps):
-            raise ConfigError(
-                f"env.apps: expected some of {', '.join(APPS)}, each once, got {self.apps}"
-            )
+        chosen = {"apps": (self.apps, APPS), "asks": (self.asks, get_args(Asked))}
+        for name, (given, known) in chosen.items():
+            if not given or len(set(given)) < len(given):
+                listed = ", ".join(known)
+                raise ConfigError(f"env.{name}: expected some of {listed}, each once, got {given}")
         if self.steps_low > self.steps:
             raise ConfigError(
                 f"env.steps_low: must be at most env.steps={self.steps}, got {self.steps_low}"
@@ -179,6 +186,7 @@ class WebApps(Env):
             steps_low=self.steps_low,
             steps=self.steps,
             distractors=self.distractors,
+            asks=self.asks,
         )
         return Tasks("webapps", split, lengths[split], starts(wanted))
 
@@ -233,24 +241,24 @@ class WebApps(Env):
         """
         now = self._playing()
         complaint, self._spots = "", []
-        act: GuiAction = Wait()
+        act: gui.GuiAction = gui.Wait()
         try:
-            act = read(action if isinstance(action, str) else " ".join(action))
+            act = gui.read(action if isinstance(action, str) else " ".join(action))
             await self._perform(await self._page(), act)
-        except (MalformedError, ImpossibleActionError) as error:
+        except (gui.MalformedError, ImpossibleActionError) as error:
             complaint = f"not possible: {error}"
         await self._look(now._replace(steps=now.steps + 1))
         return await self._judged(self._playing(), act, complaint)
 
-    async def _perform(self, page_lease: PageLease, act: GuiAction) -> None:
+    async def _perform(self, page_lease: PageLease, act: gui.GuiAction) -> None:
         match act:
-            case Done() | Answer() | Infeasible() | Wait():
+            case gui.Done() | gui.Answer() | gui.Infeasible() | gui.Wait():
                 return
-            case Home():
+            case gui.Home():
                 await self._evaluate("() => __app.home()")
-            case Back():
+            case gui.Back():
                 await self._evaluate("() => __app.back()")
-            case Goto(url):
+            case gui.Goto(url):
                 name = url.removeprefix(APP)
                 if not url.startswith(APP) or not await self._evaluate(
                     "name => __app.open(name)", name
@@ -278,13 +286,14 @@ class WebApps(Env):
         self._view = View.of(found["view"])
         self._now = now._replace(state=json.dumps(found["state"], sort_keys=True))
 
-    async def _judged(self, now: Saved, act: GuiAction, complaint: str) -> Step:
+    async def _judged(self, now: Saved, act: gui.GuiAction, complaint: str) -> Step:
         """End the episode if it is over, and say what came of the action."""
         holding, wanted = facts(now.data), now.wanted
         is_reached = holding == wanted
-        is_said = isinstance(act, Done | Answer | Infeasible)
-        success = is_reached and not isinstance(act, Infeasible)
-        terminated = is_said or (self.ends == "reached" and success)
+        is_said = isinstance(act, gui.Done | gui.Answer | gui.Infeasible)
+        is_enough = self.ends == "reached" and now.ends == "done" and not is_said
+        success = is_reached and (is_enough or now.is_ended_by(act))
+        terminated = is_said or success
         truncated = not terminated and now.steps >= now.limit
         observation = await self._observation(now, complaint)
         self._now = now._replace(is_over=terminated or truncated)
@@ -336,25 +345,33 @@ class WebApps(Env):
         return digest(f"{now.goal}\n{now.state}")
 
     def legal_actions(self) -> list[str]:
-        """What can be done with what is in sight; texts are those that the goal needs."""
+        """What can be done with what is in sight; texts are those that the goal needs, answers the
+        words in sight."""
         now, view = self._playing(), self._seen()
         ways = [way for errand in now.errands for way in errand.ways]
         texts = sorted({text for w in ways if w.do == "type" for text in w.need.values()})
         has_menus = (now.frame["app"], now.frame["screen"]) in WITH_MENUS
-        menu = LongPress if self.layout == "phone" else RightClick
-        found: list[GuiAction] = [Back()] if self.ends == "reached" else [Back(), Done()]
+        menu = gui.LongPress if self.layout == "phone" else gui.RightClick
+        found: list[gui.GuiAction] = (
+            [gui.Back()] if self.ends == "reached" else [gui.Back(), gui.Done()]
+        )
+        found += [gui.Infeasible()] if "impossible" in self.asks else []
+        if "question" in self.asks:
+            seen = " ".join(f"{e.text} {e.value}" for e in view.elements if e.is_visible)
+            words = re.findall(r"\d[\d.:]*|[^\W\d]+", f"yes no {seen}")
+            found += [gui.Answer(word) for word in dict.fromkeys(words)]
         for element in view.elements:
             if not element.is_visible:
                 continue
             if element.options:
-                found += [Select(element.ref, option) for option in element.options]
+                found += [gui.Select(element.ref, option) for option in element.options]
             elif element.tag == "input_text":
-                found += [Type(text, element.ref) for text in texts]
+                found += [gui.Type(text, element.ref) for text in texts]
             elif element.tag == "button":
-                found.append(Click(element.ref))
+                found.append(gui.Click(element.ref))
                 found += [menu(element.ref)] if has_menus else []
         if self.layout == "phone":
-            found += [Home(), Swipe("left"), Swipe("right")]
+            found += [gui.Home(), gui.Swipe("left"), gui.Swipe("right")]
         return [self._said(action) for action in found]
 
     def expert_action(self) -> str:
@@ -368,18 +385,18 @@ class WebApps(Env):
         """What can be seen."""
         return [element for element in self._seen().elements if element.is_visible]
 
-    def _said(self, action: GuiAction) -> str:
-        return canonical(labelled(action, self._shown()) if self.targets == "text" else action)
+    def _said(self, action: gui.GuiAction) -> str:
+        return gui.canonical(labelled(action, self._shown()) if self.targets == "text" else action)
 
     def check(self, goal: str) -> bool | None:
         """`reached`: whether the data is what was asked for. A sentence of the goal: whether that
-        part is done. None for any other."""
+        part is done. None for any other, and for what ends in words."""
         now = self._begun()
-        if goal.strip() == "reached":
+        if goal.strip() == "reached" and now.ends == "done":
             return facts(now.data) == now.wanted
         first = cast("Data", json.loads(now.first))
         for errand in now.errands:
-            if errand.text == goal.strip():
+            if errand.text == goal.strip() and errand.ends == "done":
                 return errand.is_done(now.data, first)
         return None
 
@@ -406,12 +423,11 @@ class WebApps(Env):
             lines.append(f"goal {now.goal}")
         view, images = self._seen(), []
         elements = self._shown()
-        lowest = max((element.box.y for element in elements), default=0.0)
-        is_more = any(e.box.y > lowest and not e.is_visible for e in view.elements)
+        has_more = is_more(view)
         for aspect in self._aspects:
             if aspect in ("dom", "axtree"):
                 lines.append(dom_text(elements) if aspect == "dom" else axtree_text(elements))
-                lines += ["more below"] if is_more and not now.frame.get("menu") else []
+                lines += ["more below"] if has_more and not now.frame.get("menu") else []
             else:
                 taken = await screenshot(await self._page(), self._screen)
                 is_bare = aspect == "screenshot"

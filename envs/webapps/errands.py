@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple, cast
 from agentrl.core.types import Json
 
 Layout = Literal["desktop", "phone"]
-Doing = Literal["click", "hold", "right", "swipe", "type", "select"]
+Doing = Literal["click", "hold", "right", "swipe", "type", "select", "say"]
+"""`say` ends the episode: by the answer, or by saying that it cannot be done."""
 Data = dict[str, dict[str, Json]]
 """Tables of what the applications hold: records by key, or single values (cart, settings)."""
 Frame = Mapping[str, Json]
@@ -58,10 +59,24 @@ class Errand(NamedTuple):
     ways: tuple[Way, ...]
     draft: Mapping[str, str] = {}
     """What its form begins with, where that is not what the page itself fills in."""
+    says: str | None = None
+    """The answer, if it is a question."""
+
+    @property
+    def ends(self) -> Literal["done", "answer", "infeasible"]:
+        """Which action ends a request whose last errand it is."""
+        if self.ways[-1].do != "say":
+            return "done"
+        return "infeasible" if self.says is None else "answer"
+
+    @property
+    def steps(self) -> int:
+        """Steps that it takes, without the one that ends the request."""
+        return len(self.ways) - (self.ends != "done")
 
     def is_done(self, data: Data, first: Data) -> bool:
-        """Whether its last step's changes hold."""
-        return all(holds(change, data, first) for change in self.ways[-1].does)
+        """Whether its last step's changes hold; what ends in words is done when they are said."""
+        return self.ends == "done" and all(holds(c, data, first) for c in self.ways[-1].does)
 
     def stack(self, skipped: int) -> list[dict[str, Json]]:
         """The frames in which somebody stands who has taken the first `skipped` steps."""
@@ -142,6 +157,7 @@ def packed(errands: Sequence[Errand]) -> list[Json]:
             "text": errand.text,
             "draft": errand.draft,
             "ways": [[w.at, w.do, w.on, w.need, [list(c) for c in w.does]] for w in errand.ways],
+            **({} if errand.says is None else {"says": errand.says}),
         }
         for errand in errands
     ]
@@ -159,6 +175,7 @@ def unpacked(packed: Json) -> tuple[Errand, ...]:
                 for at, do, on, need, does in entry["ways"]
             ),
             draft=entry["draft"],
+            says=entry.get("says"),
         )
         for entry in entries
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import cast
 
+from agentrl.core.types import Json
 from agentrl.envs.webapps.errands import Change, Data, Errand, Layout, Way
 
 FOLDERS = ("Documents", "Downloads", "Music", "Pictures")
@@ -29,13 +30,9 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
     files = cast("Mapping[str, Mapping[str, str]]", data["files"])
     key = rng.choice(list(files))
     name, folder = files[key]["name"], files[key]["folder"]
-    where = {"app": "files", "screen": "folder", "id": folder}
+    home, row, where = way_to(folder)
     kind = rng.choice(("rename", "move", "copy", "delete"))
-    ways = (
-        Way(HOME, "click", "Files"),
-        Way(LIST, "click", folder),
-        Way(where, "hold" if layout == "phone" else "right", name),
-    )
+    ways = (home, row, Way(where, "hold" if layout == "phone" else "right", name))
     label, act = f"{name} in {folder}", Way(where | {"menu": key}, "click", kind.title())
     if kind in ("copy", "delete"):
         change = Change("files", None, files[key]) if kind == "copy" else Change("files", key, None)
@@ -54,3 +51,9 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
         text = f"Move {label} to {new}."
     last = Way(form, "click", save, does=(Change("files", key, said),))
     return Errand(text, frozenset({key, new}), (*ways, act, fill, last))
+
+
+def way_to(folder: str) -> tuple[Way, Way, dict[str, Json]]:
+    """The way to a folder, and the frame that is reached."""
+    frame: dict[str, Json] = {"app": "files", "screen": "folder", "id": folder}
+    return Way(HOME, "click", "Files"), Way(LIST, "click", folder), frame

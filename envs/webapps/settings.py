@@ -39,21 +39,26 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
     page = rng.choice(list(PAGES))
     name = rng.choice(PAGES[page])
     now = data["settings"][name]
-    where = {"app": "settings", "screen": "page", "id": page}
-    ways = (Way(HOME, "click", "Settings"), Way(LIST, "click", page))
+    *ways, last = way_to(page, name)
     if isinstance(now, bool):
         does = [Change("settings", name, not now)]
         if name == "airplane mode":
             does += [Change("settings", radio, False) for radio in RADIOS]
         is_radio = name in RADIOS or name == "airplane mode"
         touches = frozenset({name, *(("radio",) if is_radio else ())})
-        last = Way(where, "click", name, does=tuple(does))
+        last = last._replace(does=tuple(does))
         return Errand(f"Turn {name} {'off' if now else 'on'}.", touches, (*ways, last))
     value = rng.choice([choice for choice in CHOICES[name] if choice != now])
     form = {"app": "settings", "screen": "value", "id": name}
     fill = (
-        Way(where, "click", name),
+        last,
         Way(form, "type" if name == "name" else "select", name, {"value": value}),
         Way(form, "click", "Save", does=(Change("settings", name, value),)),
     )
     return Errand(f"Set {name} to {value}.", frozenset({name}), (*ways, *fill))
+
+
+def way_to(page: str, name: str) -> tuple[Way, ...]:
+    """The way to a setting, and a click on it."""
+    where = {"app": "settings", "screen": "page", "id": page}
+    return Way(HOME, "click", "Settings"), Way(LIST, "click", page), Way(where, "click", name)

@@ -20,6 +20,7 @@ ANY_LIST = {"app": "shop", "screen": "list"}
 LIST = ANY_LIST | {"query": ""}
 CART = {"app": "shop", "screen": "cart"}
 LAST = {"app": "shop", "screen": "checkout"}
+TO_CART = (Way(HOME, "click", "Shop"), Way(ANY_LIST, "click", "Cart"))
 
 
 def furnish(data: Data, rng: Random, count: int) -> None:
@@ -39,8 +40,7 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
         key = rng.choice(list(data["cart"]))
         name = _name(data, key)
         last = Way(CART, "click", f"Remove {name}", does=(Change("cart", key, None),))
-        there = (Way(HOME, "click", "Shop"), Way(ANY_LIST, "click", "Cart"))
-        return Errand(f"Take {name} out of the cart.", frozenset({"cart"}), (*there, last))
+        return Errand(f"Take {name} out of the cart.", frozenset({"cart"}), (*TO_CART, last))
     key = rng.choice([key for key in data["goods"] if key not in data["cart"]])
     name, count = _name(data, key), rng.randint(1, 5)
     put = _put(key, name, count, is_shown=key in list(data["goods"])[:SHOWN])
@@ -67,15 +67,17 @@ def _name(data: Data, key: str) -> str:
 def _put(key: str, name: str, count: int, *, is_shown: bool) -> tuple[Way, ...]:
     """Find something, and put so many of it into the cart."""
     page = {"app": "shop", "screen": "good", "id": key}
-    ways = [Way(HOME, "click", "Shop")]
-    if is_shown:
-        ways.append(Way(LIST, "click", name))
-    else:
-        ways += [
-            Way(LIST, "type", "Search goods", {"query": name}),
-            Way(LIST, "click", "Search"),
-            Way(LIST | {"query": name}, "click", name),
-        ]
+    ways = list(way_to(name, is_shown=is_shown))
     if count > 1:
         ways.append(Way(page, "select", "Count", {"count": str(count)}))
     return (*ways, Way(page, "click", "Add to cart", does=(Change("cart", key, count),)))
+
+
+def way_to(name: str, *, is_shown: bool) -> tuple[Way, ...]:
+    """The way to what is sold, and a click on it; what the first page does not show is searched
+    for."""
+    home = Way(HOME, "click", "Shop")
+    if is_shown:
+        return home, Way(LIST, "click", name)
+    typed = Way(LIST, "type", "Search goods", {"query": name})
+    return home, typed, Way(LIST, "click", "Search"), Way(LIST | {"query": name}, "click", name)

@@ -9,41 +9,31 @@ from agentrl.core.errors import EnvError
 from agentrl.core.types import Json
 from agentrl.envs.browser.observe import Element, View
 from agentrl.envs.webapps.errands import Data, Errand, Frame, Layout, Way, holds, matches
-from agentrl.text.gui import (
-    Click,
-    Done,
-    GuiAction,
-    Home,
-    LongPress,
-    RightClick,
-    Scroll,
-    Select,
-    Swipe,
-    Type,
-)
+from agentrl.text import gui
 
 USABLE = ("button", "select", "input_text")
 
 
 def advise(
     errands: Sequence[Errand], data: Data, first: Data, frame: Frame, view: View, layout: Layout
-) -> GuiAction:
+) -> gui.GuiAction:
     """The next step of the first errand that is not done; `Done` after the last.
 
     Whoever has left the way is led back by the home screen (on a desktop by the sidebar). What
-    others broke is not mended.
+    others broke is not mended. A list is looked through to its end before it is said that
+    something is not there.
     """
     for errand in errands:
         if errand.is_done(data, first):
             continue
         way = next_way(errand, data, first, frame)
         if way is not None:
-            return act(way, view)
+            return act(way, view, errand.says)
         if layout == "phone":
-            return Home()
+            return gui.Home()
         on = "Close" if frame.get("menu") else errand.ways[0].on
         return act(Way({}, "click", on), view)
-    return Done()
+    return gui.Done()
 
 
 def next_way(errand: Errand, data: Data, first: Data, frame: Frame) -> Way | None:
@@ -62,22 +52,34 @@ def next_way(errand: Errand, data: Data, first: Data, frame: Frame) -> Way | Non
     return None
 
 
-def act(way: Way, view: View) -> GuiAction:
+def is_more(view: View) -> bool:
+    """Whether something lies below all that can be seen."""
+    lowest = max((e.box.y for e in view.elements if e.is_visible), default=0.0)
+    return any(e.box.y > lowest and not e.is_visible for e in view.elements)
+
+
+def act(way: Way, view: View, says: str | None = None) -> gui.GuiAction:
     """The action for a step; if its element is out of sight, a scroll towards it."""
     if not way.on:
-        return Swipe("left")
+        if way.do != "say":
+            return gui.Swipe("left")
+        if says is None:
+            return gui.Scroll("down") if is_more(view) else gui.Infeasible()
+        return gui.Answer(says)
     element = find(view, way.on)
     if not element.is_visible:
-        return Scroll("up" if element.box.y < view.height / 2 else "down")
+        return gui.Scroll("up" if element.box.y < view.height / 2 else "down")
+    if way.do == "say":
+        return gui.Infeasible() if says is None else gui.Answer(says)
     ref = element.ref
     if way.do in ("type", "select"):
         [text] = way.need.values()
-        return Type(text, ref) if way.do == "type" else Select(ref, text)
+        return gui.Type(text, ref) if way.do == "type" else gui.Select(ref, text)
     return {
-        "click": Click(ref),
-        "hold": LongPress(ref),
-        "right": RightClick(ref),
-        "swipe": Swipe("left", ref),
+        "click": gui.Click(ref),
+        "hold": gui.LongPress(ref),
+        "right": gui.RightClick(ref),
+        "swipe": gui.Swipe("left", ref),
     }[way.do]
 
 

@@ -11,9 +11,11 @@ from typing import Literal, NamedTuple, Protocol
 from agentrl.core.starts import Beginning, Starts, digest
 from agentrl.core.types import Json
 from agentrl.envs.webapps import calendar, files, mail, settings, shop
+from agentrl.envs.webapps.endings import ENDINGS
 from agentrl.envs.webapps.errands import Data, Errand, Layout, apply, facts, packed
 
 AppName = Literal["mail", "shop", "calendar", "settings", "files"]
+Asked = Literal["errand", "question", "impossible"]
 TRIES = 20
 """Errands that are drawn for a place in a request until one fits the others."""
 AT_LEAST = 2
@@ -48,6 +50,7 @@ class Wanted(NamedTuple):
     steps_low: int
     steps: int
     distractors: int
+    asks: tuple[Asked, ...] = ("errand",)
 
 
 class Request(NamedTuple):
@@ -81,15 +84,19 @@ def starts(wanted: Wanted) -> Starts:
 def ask(wanted: Wanted, rng: Random) -> Request | None:
     """A request of at most so many steps; None where the draws did not fit.
 
-    One errand that takes more steps begins on its way; further ones begin at the home screen.
+    One errand that takes more steps begins on its way; further ones begin at the home screen. What
+    ends in words comes last.
     """
     data: Data = {}
     for app in wanted.apps:
         APPS[app].furnish(data, rng, wanted.distractors + 2)
     target = rng.randint(wanted.steps_low, wanted.steps)
-    first = APPS[rng.choice(wanted.apps)].draw(data, rng, wanted.layout)
-    skipped = max(0, len(first.ways) - target)
-    errands, cost = [first], len(first.ways) - skipped
+    asked = wanted.asks[0] if len(wanted.asks) == 1 else rng.choice(wanted.asks)
+    app = rng.choice(wanted.apps)
+    draw = APPS[app].draw if asked == "errand" else ENDINGS[asked][app]
+    first = draw(data, rng, wanted.layout)
+    skipped = max(0, first.steps - target)
+    errands, cost = [first], first.steps - skipped
     between = wanted.layout == "phone"  # back to the home screen
     for _ in range(TRIES):
         if target - cost < AT_LEAST + between:
@@ -99,9 +106,12 @@ def ask(wanted: Wanted, rng: Random) -> Request | None:
         if fits and cost + between + len(errand.ways) <= target:
             errands.append(errand)
             cost += between + len(errand.ways)
+    if asked != "errand":
+        errands = [*errands[1:], first]
     passed = [change for way in first.ways[:skipped] for change in way.does]
     begun = apply(passed, data)
     after = apply([c for errand in errands for way in errand.ways for c in way.does], data)
-    if cost < wanted.steps_low or facts(after) == facts(begun):
+    is_same = facts(after) == facts(begun)
+    if cost < wanted.steps_low or (asked == "errand" and is_same):
         return None
     return Request(begun, tuple(errands), first.stack(skipped), cost)

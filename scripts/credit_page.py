@@ -253,6 +253,8 @@ OTHERS = {
     "mask_truncated": "masks tokens",
     "raft": "chooses what is imitated",
     "expert_iteration": "chooses what is imitated",
+    "mrt": "adds what going on was worth beside an answer at once, behind a cut",
+    "mrt_dense": "pays progress that probes measured",
     "hbpo": "adds what a whole subgroup earned below its budget's worth",
     "sft_mix": "adds the likelihood of successes",
 }

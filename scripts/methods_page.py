@@ -45,6 +45,7 @@ SLOTS = {
 SMOKED = ("advantage", "loss")
 """Slots whose parts have a smoke run."""
 CUT = ("run.steps=8", "eval.every=4", "eval.final_tasks=200", "eval.baselines=false")
+ANSWERED = ("run.steps=30", "env.ends=answer", "env.turns=3", "rollout.max_turns=3")
 SUITED = {
     "hbpo": (
         "rollout.group_size=8",
@@ -52,15 +53,20 @@ SUITED = {
         "reward.cap=64",
         "advantage.cap=64",
     ),
+    "mrt": (*ANSWERED, "strategy={name: mrt, words: 'answer '}"),
+    "mrt_dense": (*ANSWERED, "strategy={name: mrt_dense, words: 'answer '}"),
 }
-"""What a preset needs beside itself to fit episodes of at most 64 sampled tokens."""
+"""What a preset needs beside itself to fit the recipe."""
+RECIPES = dict.fromkeys(("mrt", "mrt_dense"), "scripts/results-countdown.yaml")
+"""Where an episode has to be one that can be made to answer; elsewhere it is the quickstart."""
 ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
 
 
 def smoke(slot: str, name: str) -> dict[str, object]:
     """Train once; success before and after."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "agentrl", "train", "scripts/quickstart.yaml", *CUT]
+        recipe = RECIPES.get(name, "scripts/quickstart.yaml")
+        command = [sys.executable, "-m", "agentrl", "train", recipe, *CUT]
         preset = PRESETS / f"{name}.yaml"
         chosen = ["--preset", name] if preset.exists() else [f"{slot}={name}"]
         chosen += SUITED.get(name, ())
@@ -130,7 +136,8 @@ def page() -> str:
         "in place of its own or with the preset of its name: success on 200 test tasks after the",
         "warm start and after the last step. It shows whether a method learns at the quickstart's",
         "learning rate and four updates a batch, which were chosen for `ppo_clip`, and not which",
-        "is better: tables with three seeds are in [results.md](results.md).",
+        "is better: tables with three seeds are in [results.md](results.md). `mrt` and `mrt_dense`",
+        "need an answer that can be forced: 30 short steps of Countdown with `answer`.",
         "",
     ]
     for slot, what in SLOTS.items():

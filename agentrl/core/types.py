@@ -295,6 +295,8 @@ class Trajectory:
     held: tuple[bool | None, ...] = ()
     budget: int | None = None
     """Tokens that it was told to get by with (`Opening`); 0 told it to answer at once."""
+    progress: tuple[tuple[int, float], ...] = ()
+    """How likely an answer behind so many of its sampled tokens would have been right, in order."""
 
     def __post_init__(self) -> None:
         if self.parent is not None and self.parent.turn > len(self.turns):

@@ -100,6 +100,7 @@ def _trajectory(raw: Mapping[str, Any]) -> Trajectory:
             "failure": failure and Failure(**failure),
             "goals": tuple(raw["goals"]),
             "held": tuple(raw["held"]),
+            "progress": tuple((place, chance) for place, chance in raw["progress"]),
             "pixels": {
                 name: Image(base64.b64decode(image["png"])) for name, image in raw["pixels"].items()
             },

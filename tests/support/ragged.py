@@ -49,6 +49,12 @@ def _ending(rng: Random, turns: list[Turn]) -> tuple[Stop, Score | None]:
     return stop, Score(value=value, turns=told)
 
 
+def _progress(rng: Random) -> tuple[tuple[int, float], ...]:
+    """Up to three marks, some of them behind the end."""
+    places = sorted(rng.randrange(9) for _ in range(rng.choice((0, 0, 1, 3))))
+    return tuple((place, rng.random()) for place in places)
+
+
 def group(rng: Random, *, branches: bool = True) -> Group:
     """One to five siblings: without turns, with several rows, branching off each other."""
     made: list[Trajectory] = []
@@ -72,6 +78,7 @@ def group(rng: Random, *, branches: bool = True) -> Group:
                 failure=FAILED if stop.is_failure else None,
                 parent=fork,
                 budget=rng.choice((None, None, 0, 8)),
+                progress=_progress(rng),
             )
         )
     return Group(task=TASK, trajectories=tuple(made))

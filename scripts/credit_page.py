@@ -255,6 +255,7 @@ OTHERS = {
     "expert_iteration": "chooses what is imitated",
     "mrt": "adds what going on was worth beside an answer at once, behind a cut",
     "mrt_dense": "pays progress that probes measured",
+    "tree": "compares parts of branched episodes; without branches it is twice the centred reward",
     "hbpo": "adds what a whole subgroup earned below its budget's worth",
     "sft_mix": "adds the likelihood of successes",
 }

@@ -24,6 +24,7 @@ from agentrl.core.exploring import Question as Question
 from agentrl.core.exploring import Starts as Starts
 from agentrl.core.exploring import StartSampler as StartSampler
 from agentrl.core.exploring import Voice as Voice
+from agentrl.core.saved import Saved
 from agentrl.core.sinks import Sink as Sink
 from agentrl.core.types import (
     Action,
@@ -253,8 +254,11 @@ class Play(Protocol):
         sibling: int,
         fork: tuple[Trajectory, Fork] | None = None,
         opening: Opening | None = None,
+        stages: dict[int, Saved] | None = None,
     ) -> Trajectory:
-        """One episode; a failed one is returned as data. `opening` begins its first own reply."""
+        """One episode; a failed one is returned as data. `opening` begins its first own reply.
+        `stages` get the episode as it stands before each turn, which takes snapshots of the env; a
+        fork with its parent's begins by restoring one, else by replay."""
         ...
 
     async def greedy(self, task: Task, start: Start, *, group: int) -> Trajectory | None:

@@ -28,6 +28,7 @@ from agentrl.core.protocols import (
     ToolFormat,
     abilities,
 )
+from agentrl.core.saved import Saved
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import (
     Action,
@@ -50,6 +51,7 @@ from agentrl.core.types import (
 from agentrl.rollout.answers import as_completion, as_observation, as_step, spots_of
 from agentrl.rollout.fold import continues
 from agentrl.rollout.gate import Gate
+from agentrl.rollout.saving import put, saved
 from agentrl.rollout.thinking import answer_in
 from agentrl.rollout.watching import Watching
 from agentrl.text.calls import as_tools
@@ -103,7 +105,10 @@ class Episode:
     seed: int
     start: Start = field(default_factory=Start)
     fork: tuple[Trajectory, Fork] | None = None
-    """For a branch: its parent and where it leaves it. The env is brought there by replay."""
+    """For a branch: its parent and where it leaves it. The env is brought there by replay, or by
+    what `stages` hold of that turn."""
+    stages: dict[int, Saved] | None = None
+    """Without a fork they get the episode as it stands before each turn, by number."""
     begins: Opening | None = None
     """How the first reply after the fork, or of all, is made to begin."""
     gate: Gate | None = None
@@ -187,11 +192,15 @@ class Episode:
         if self.watching is not None:
             await self.watching.begin(self.task, self._call)
         self._hear(observation)
-        for action in self.start.actions:
+        if self.fork is not None and self.stages is not None:
+            before = self.stages[self.fork[1].turn]
+            await self._call("restore", before.env)
+            put(self, before)
+        for action in self.start.actions if not self.turns else ():
             await self._lead(action)
         if self.fork is not None:
             parent, fork = self.fork
-            for turn in parent.turns[: fork.turn]:
+            for turn in parent.turns[len(self.turns) : fork.turn]:
                 await self._replay(turn)
             for turn in parent.turns[fork.turn : fork.turn + 1]:
                 self._expect(turn, self._prompt(self._shown()))
@@ -303,6 +312,8 @@ class Episode:
                 images=images_of(since_reply(shown) if is_same_row else shown),
                 state_key=await self._state_key(),
             )
+            if self.stages is not None and self.fork is None:
+                self.stages[len(self.turns)] = saved(self, await self._call("snapshot"))
             await self._pass(deadline)
             completion = await self._act(prompt_ids, shown, min(rules.max_tokens, room), begun)
             stop = await self._answer(seen, completion)

@@ -20,6 +20,7 @@ from agentrl.core.protocols import (
     StartSampler,
     Strategy,
 )
+from agentrl.core.saved import Saved
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Failure, Fork, Group, Opening, Start, Stop, Task, Trajectory
 from agentrl.rollout.agents import EngineAgent
@@ -187,6 +188,7 @@ class _Playing:
         sibling: int,
         fork: tuple[Trajectory, Fork] | None = None,
         opening: Opening | None = None,
+        stages: dict[int, Saved] | None = None,
     ) -> Trajectory:
         """One episode on a lent env; an env that broke is not lent again."""
         group += self.first
@@ -198,7 +200,7 @@ class _Playing:
             lockstep.enter(number)
         try:
             await asyncio.sleep(0)  # let every sibling enter before the first one asks
-            return await self._play(task, start, group, number, fork, opening)
+            return await self._play(task, start, group, number, (fork, opening, stages))
         finally:
             self.slots.release()
             try:
@@ -214,10 +216,10 @@ class _Playing:
         start: Start,
         group: int,
         number: int,
-        fork: tuple[Trajectory, Fork] | None,
-        begins: Opening | None,
+        way: tuple[tuple[Trajectory, Fork] | None, Opening | None, dict[int, Saved] | None],
     ) -> Trajectory:
         pool = self.worker.pool
+        fork, opening, stages = way
         is_broken = True
         try:
             env = await pool.acquire()
@@ -230,7 +232,8 @@ class _Playing:
                 task=task,
                 start=start,
                 fork=fork,
-                begins=begins,
+                begins=opening,
+                stages=stages,
                 table=self.worker.table,
                 agent=self.agent,
                 runner=self.worker.runner,

@@ -257,6 +257,12 @@ def check_needs(config: Config) -> None:
         )
     check_comparing(config)
     check_begins(config)
+    lacking = sorted(getattr(config.strategy, "abilities", frozenset()) - abilities(config.env))
+    if lacking:
+        raise ConfigError(
+            f"strategy: env {type(config.env).__name__} has no {'() and no '.join(lacking)}(), by "
+            "which this strategy branches; entropy_tree branches by replay"
+        )
     if config.sft_source == "expert" and "expert_action" not in abilities(config.env):
         raise ConfigError(
             f"sft: env {type(config.env).__name__} has no expert_action() to learn from; use "

@@ -10,6 +10,7 @@ from typing import ClassVar, TypeVar, cast
 import pytest
 
 from agentrl.core.protocols import Share
+from agentrl.core.saved import Saved
 from agentrl.core.types import Fork, Group, Opening, Score, Start, Stop, Task, Trajectory
 from agentrl.rollout.share import Solo
 from agentrl.rollout.strategies.dynamic import Dynamic
@@ -52,6 +53,7 @@ class Scripted:
         sibling: int,
         fork: tuple[Trajectory, Fork] | None = None,
         opening: Opening | None = None,
+        stages: dict[int, Saved] | None = None,
     ) -> Trajectory:
         self.played.append((task.id, group, sibling))
         value = float(sibling) if task.id.startswith("mixed") else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -153,6 +153,7 @@ def collect(
     group_size: int = 2,
     step: int = 0,
     greedy: bool = False,
+    more: Callable[[int], Sequence[Task]] | None = None,
 ) -> list[Group]:
     """The groups that a worker collects; it is closed afterwards."""
 
@@ -165,6 +166,7 @@ def collect(
                 label="train",
                 step=step,
                 greedy=greedy,
+                more=more,
             )
         finally:
             await by.close()

@@ -21,6 +21,7 @@ from agentrl.core.types import (
     Group,
     Image,
     Score,
+    Spot,
     Start,
     Stop,
     Task,
@@ -124,6 +125,7 @@ def _turn(raw: Mapping[str, Any]) -> Turn:
             "versions": tuple((version, count) for version, count in raw["versions"]),
             "images": tuple(raw["images"]),
             "held": tuple(raw["held"]),
+            "spots": tuple(Spot(*spot) for spot in raw["spots"]),
             "finish": Finish(raw["finish"]),
             "forced": None if forced is None else Forced(forced[0], tuple(forced[1])),
         }

@@ -18,6 +18,7 @@ from agentrl.core.types import (
     Group,
     Image,
     Score,
+    Spot,
     Start,
     Stop,
     Task,
@@ -42,6 +43,7 @@ TURN = Turn(
     invalid=True,
     finish=Finish.LENGTH,
     forced=Forced(1, (7, 8)),
+    spots=(Spot(1, 2), Spot(1000, 0, is_end=True)),
 )
 TASK = Task(id="t", seed=5, instruction="go", answer=None, data={"n": [1, {"x": None}], "f": 0.1})
 WHOLE = Trajectory(
@@ -58,6 +60,8 @@ WHOLE = Trajectory(
     pixels={PICTURE.hash: PICTURE},
     goals=("a", "b", "c"),
     held=(False, False, None),
+    budget=512,
+    progress=((0, 0.25), (2, 1 / 3)),
 )
 FAILED = Trajectory(
     task=TASK, turns=(), stop=Stop.ERROR, failure=Failure(where="engine", error="gone")

@@ -68,7 +68,7 @@ def test_shared_turns_get_one_value_however_they_are_trained() -> None:
     rows = fold(group, index=0)
     out = TreeBackup()(Scored(groups=(group,)))
     for shared in ("once", "each"):
-        credit = spread(rows, [group], out, shared=shared)  # type: ignore[arg-type]
+        credit = spread(rows, [group], out, shared=shared)
         values = {
             (group.owner(row.trajectory, k), value)
             for row, tokens in zip(rows, credit, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -40,8 +40,8 @@ class Chancy(EchoEnv):
     def snapshot(self) -> object:
         return super().snapshot(), self.last
 
-    def restore(self, snapshot: object) -> None:
-        inner, self.last = snapshot  # type: ignore[misc]
+    def restore(self, snapshot: Any) -> None:
+        inner, self.last = snapshot
         super().restore(inner)
 
 

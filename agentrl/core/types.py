@@ -447,6 +447,12 @@ class Found:
     failure: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Counts of the explorer's own: what its proposer was asked, say."""
+    plan: Mapping[str, Action] = field(default_factory=dict)
+    """What is best in each cell, as far as it is known."""
+    lessons: tuple[Start, ...] = ()
+    """Where demonstrations by the plan are to begin; the first at the task's own start."""
+    name: Callable[[str, str], str] | None = field(default=None, compare=False)
+    """A state's own key and what is shown -> the key of its cell."""
 
 
 @dataclass(frozen=True, kw_only=True)

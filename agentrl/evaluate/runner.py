@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from agentrl.core.types import (
 from agentrl.engines.policy import LoadedPolicy, load_policy, load_tokenizer
 from agentrl.evaluate.checkpoints import resolve_checkpoint
 from agentrl.evaluate.statistics import MARKDOWN_HEADER, EvalResult, summarise
-from agentrl.rollout.agents import EngineAgent, ExpertAgent, FollowAgent, RandomAgent
+from agentrl.rollout.agents import EngineAgent, ExpertAgent, FollowAgent, PlanAgent, RandomAgent
 from agentrl.rollout.corpus import corpus
 from agentrl.rollout.episode import Rules, Table
 from agentrl.rollout.lockstep import Lockstep
@@ -118,6 +118,16 @@ class Stage:
         """Whoever takes these actions, one a turn."""
         return FollowAgent(
             way=tuple(actions),
+            renderer=self.renderer,
+            actions=self.actions,
+            thinking=self.config.thinking,
+        )
+
+    def plan(self, plan: Mapping[str, Action], name: Callable[[str, str], str]) -> PlanAgent:
+        """Whoever does in each state what the plan says."""
+        return PlanAgent(
+            plan=plan,
+            name=name,
             renderer=self.renderer,
             actions=self.actions,
             thinking=self.config.thinking,

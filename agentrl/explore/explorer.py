@@ -17,6 +17,7 @@ from agentrl.core.shapes import DefaultPart, Slot
 from agentrl.core.types import Found, Task
 from agentrl.explore.archive import Archive
 from agentrl.explore.ground import Ground, Restore, check_explorable
+from agentrl.explore.school import School
 from agentrl.explore.visits import Visits
 
 
@@ -32,6 +33,13 @@ class ArchiveExplorer:
     """Actions of one visit (1 or more)."""
     more: Annotated[int, Ge(0)] = 0
     """Env steps that a task is explored on after its first success, to find shorter ways."""
+    shortcuts: bool = False
+    """Go to a cell by the fewest actions that were seen, if those that led there were more: what
+    lies behind it comes within the episode's limit. For envs without chance."""
+    lessons: Annotated[int, Ge(0)] = 0
+    """Demonstrations of a solved task that are played by a plan of all that was seen of it: the
+    first from its start, the others from cells beside that way (`explore/plans.py`). 0 plays the
+    shortest way alone."""
     selector: Annotated[CellSelector, Slot("selector")] = field(
         default_factory=DefaultPart("selector", "counts")
     )
@@ -66,6 +74,7 @@ class ArchiveExplorer:
     ) -> list[Found]:
         """Explore each task. One whose env fails is counted as failed; what it saw is kept."""
         found: list[Found] = []
+        school = School(count=self.lessons, seed=seed)
         handle = await runner.open(env)
         try:
             for proposer in self.asked():
@@ -86,13 +95,15 @@ class ArchiveExplorer:
                         handle = await runner.open(env)
                     if visits.graph is not None:
                         archive.merge(task.id, visits.graph)
+                        if self.lessons:
+                            school.attend(visits)
                     if len(found) % max(len(tasks) // 5, 1) == 0 or len(found) == len(tasks):
                         say(_progress(found, len(tasks)))
         finally:
             for proposer in self.asked():
                 await proposer.close()
             await runner.close(handle)
-        return found
+        return school.taught(found) if self.lessons else found
 
 
 def _progress(found: Sequence[Found], count: int) -> str:

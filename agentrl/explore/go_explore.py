@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from random import Random
 from typing import Annotated, Literal
@@ -27,8 +28,9 @@ class GoExplore(ArchiveExplorer):
 
     untried: bool = True
     """Prefer actions that were not taken in this cell yet."""
-    order: Literal["random", "listed"] = "random"
-    """Which of them comes first: any, or the first that the env lists (classic graph search)."""
+    order: Literal["random", "listed", "rare"] = "random"
+    """Which of them comes first: any, the first that the env lists (classic graph search), or one
+    that was taken as seldom in the task as any: picking up, say, among many turns."""
     shortlist: Shortlist | None = None
     """Leave out actions whose words are far from the task's; `none` leaves out nothing."""
     repeat: Annotated[float, Ge(0), Le(1)] = 0.0
@@ -46,9 +48,15 @@ class RandomVisits(Visits):
     def __init__(self, how: GoExplore, ground: Ground, rng: Random) -> None:
         super().__init__(how, ground, rng)
         self.random = how
+        self.taken: Counter[str] = Counter()
 
     async def act(self, cell: Cell, legal: list[Action], last: Action | None) -> Action:
         """An action that was not tried here, if there is one."""
+        action = self._next(cell, legal, last)
+        self.taken[as_text(action)] += 1
+        return action
+
+    def _next(self, cell: Cell, legal: list[Action], last: Action | None) -> Action:
         if last is not None and last in legal and self.rng.random() < self.random.repeat:
             return last
         if self.random.shortlist is not None:
@@ -56,4 +64,9 @@ class RandomVisits(Visits):
         untried = self.random.untried
         fresh = [a for a in legal if as_text(a) not in cell.tried] if untried else []
         among = fresh or legal
-        return among[0] if self.random.order == "listed" else self.rng.choice(among)
+        if self.random.order == "listed":
+            return among[0]
+        if self.random.order == "rare":
+            least = min(self.taken[as_text(action)] for action in among)
+            among = [action for action in among if self.taken[as_text(action)] == least]
+        return self.rng.choice(among)

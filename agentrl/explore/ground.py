@@ -30,6 +30,8 @@ class Landed:
     is_success: bool
     text: str = ""
     """What the env showed."""
+    is_cut: bool = False
+    """A limit ended the episode, and not what was done."""
 
 
 @dataclass(kw_only=True)
@@ -99,6 +101,7 @@ class Ground:
             is_terminal=step.terminated or step.truncated,
             is_success=bool(step.info.get("success", False)),
             text=self.text,
+            is_cut=step.truncated and not step.terminated,
         )
 
     async def keep(self, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable
 from random import Random
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from agentrl.core.errors import DeadlineError, EnvError
 from agentrl.core.exploring import Choices
 from agentrl.core.graph import Added, Cell, StateGraph, Visit
 from agentrl.core.types import Action, Found
-from agentrl.explore.ground import DivergedError, Ground
+from agentrl.explore.ground import DivergedError, Ground, Landed
+from agentrl.explore.nearest import Nearest
+from agentrl.explore.plans import Model
 
 if TYPE_CHECKING:
     from agentrl.explore.explorer import ArchiveExplorer
@@ -29,8 +32,12 @@ class Visits:
     def __init__(self, how: ArchiveExplorer, ground: Ground, rng: Random) -> None:
         self.how, self.ground, self.rng = how, ground, rng
         self.graph: StateGraph | None = None
+        self.model = Model()
+        self.longest = 0
+        """Actions of the longest way that was taken."""
         self.first: int | None = None
         self.open: list[Cell] = []
+        self.near: Nearest | None = None
         self._here = ""
         self._opened: set[str] = set()
         self._spent: set[str] = set()
@@ -43,6 +50,7 @@ class Visits:
             graph = self.graph = StateGraph(await self.ground.begin())
             graph.start.text = self.ground.text[:SHOWN]
             self._here = graph.start.key
+            self.near = Nearest(graph.start.key) if self.how.shortcuts else None
             self._opens(graph.start)
             while self._goes_on():
                 cell = await self.pick(self.open, graph)
@@ -106,12 +114,18 @@ class Visits:
                 self.open.remove(cell)
 
     async def _go_on(self, graph: StateGraph, source: Cell) -> None:
-        cell, trail = source, await self.ground.back_to(source)
+        known = deque(self._shortcut(graph, source))
+        cell = known[0][0] if known else source
+        trail = await self.ground.back_to(cell)
         score, last, is_new, is_success = cell.score, None, False, False
-        for _ in range(self.how.steps):
+        for _ in range(self.how.steps + len(known)):
             legal = await self.ground.legal_actions()
             cell.legal = len(legal)
-            last = await self.act(cell, legal, last)
+            if known and known[0][0] is cell:
+                last = known.popleft()[1]
+            else:
+                known.clear()
+                last = await self.act(cell, legal, last)
             if last is None:
                 break
             landed = await self.ground.take(last)
@@ -125,8 +139,10 @@ class Visits:
                 is_terminal=landed.is_terminal,
                 is_success=landed.is_success,
             )
+            self._learn(graph, cell, last, landed)
             self._note(cell, added, landed.text)
             cell, trail, score = added.cell, added.way, added.score
+            self.longest = max(self.longest, trail.length)
             is_new, is_success = is_new or added.is_new, landed.is_success
             if landed.is_success and self.first is None:
                 self.first = self.ground.steps
@@ -143,6 +159,34 @@ class Visits:
         graph.visits.append(
             Visit(self.ground.steps, source.key, cell.key, len(graph), frontier, is_success)
         )
+
+    def _shortcut(self, graph: StateGraph, cell: Cell) -> list[tuple[Cell, Action]]:
+        """Known actions to a cell that was only reached by a longer way, from the last cell on the
+        nearest one that can be returned to as near as that; empty where there is no need."""
+        if self.near is None or self.near.steps(cell.key) >= cell.depth:
+            return []
+        way: list[tuple[Cell, Action]] = []
+        key = cell.key
+        while key != graph.start.key:
+            key, action = self.near.before(key)
+            way.append((graph.cells[key], action))
+            if self.near.steps(key) >= way[-1][0].depth and key in self._opened:
+                break
+        return way[::-1]
+
+    def _learn(self, graph: StateGraph, source: Cell, action: Action, landed: Landed) -> None:
+        """What the step says of the env."""
+        is_over = landed.is_terminal and not landed.is_cut
+        if self.how.lessons:
+            success = landed.is_success
+            self.model.note(source.key, action, landed.key, is_over=is_over, is_success=success)
+        if self.near is None or landed.is_success or is_over:
+            return
+        for key in self.near.add(source.key, action, landed.key):
+            cell = graph.cells[key]
+            if key not in self._opened and self.near.steps(key) < cell.depth:
+                cell.is_terminal = False  # a limit ended the long way to it
+                self._opens(cell)
 
     def _note(self, source: Cell, added: Added, text: str) -> None:
         """What was shown, when it was found, and in which cells everything was tried."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -182,6 +183,31 @@ class FollowAgent:
             )
         action = self.way[seat.turn]
         return written(action, seat, self.renderer, self.actions, self.thinking)
+
+    async def end(self, episode: int) -> None:
+        """Nothing to free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanAgent:
+    """Does in each state what a plan says: what was found of a task is played in the model's
+    seat."""
+
+    plan: Mapping[str, Action]
+    name: Callable[[str, str], str]
+    """A state's own key and what is shown -> its key in the plan."""
+    renderer: Renderer
+    actions: ActionFormat
+    thinking: Thinking | None = None
+
+    async def act(self, seat: Seat) -> Completion:
+        """The state's action as tokens. Raises `EnvError` in a state without one."""
+        has_keys = "state_key" in abilities(seat.env.template)
+        own = str(await _ask(seat, "state_key")) if has_keys else ""
+        key = self.name(own, seat.messages[-1].text)
+        if key not in self.plan:
+            raise EnvError(f"the plan does not know the state {key!r:.200}")
+        return written(self.plan[key], seat, self.renderer, self.actions, self.thinking)
 
     async def end(self, episode: int) -> None:
         """Nothing to free."""

@@ -76,8 +76,10 @@ class Worker:
         share: Share | None = None,
         more: Callable[[int], Sequence[Task]] | None = None,
         greedy: bool = False,
+        starts: StartSampler | None = None,
     ) -> list[Group]:
-        """Scored groups of every task. `label` and `step` decide the seeds of the episodes.
+        """Scored groups of every task. `label` and `step` decide the seeds of the episodes, which
+        begin where `starts` says; if that is None, those of training where the run's own does.
 
         Of several processes each plays its share, and the groups of the others come back slim
         (`Group.is_remote`). `share=Solo()` plays everything here. `more` gives the tasks of
@@ -91,7 +93,7 @@ class Worker:
         play = self._playing(agent, group_size, derive_seed(self.seed, label, step), share)
         play.further, play.is_greedy = more, greedy
         play.watch = self.watch if label == TRAIN else None
-        play.starts = self.starts if label == TRAIN else None
+        play.starts = starts or (self.starts if label == TRAIN else None)
         with _one_clear_error():
             groups = await self.strategy.collect(own_tasks(share, tasks), play)
         return all_groups(share, groups)

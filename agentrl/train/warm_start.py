@@ -7,14 +7,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 from agentrl.core.errors import ConfigError
-from agentrl.core.protocols import Agent
+from agentrl.core.protocols import Agent, StartSampler
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Found, Group, Json, Row, Score, Split, Task
+from agentrl.core.types import Found, Group, Json, Row, Score, Split, Start, Task
 from agentrl.rollout.fold import fold
 from agentrl.rollout.group import commonest_failure
 from agentrl.rollout.share import Solo
@@ -63,14 +63,21 @@ def chosen_tasks(run: Run, purpose: str, split: Split, count: int) -> list[Task]
     return [tasks[i] for i in order[:count]]
 
 
-def played(run: Run, tasks: Sequence[Task], agent: Agent, label: str) -> list[Group]:
-    """One episode of each task, on every rank."""
+def played(
+    run: Run,
+    tasks: Sequence[Task],
+    agent: Agent,
+    label: str,
+    starts: StartSampler | None = None,
+) -> list[Group]:
+    """One episode of each task, on every rank; its steps are counted with the env's."""
     groups = run.loop.run(
         run.stage.worker.collect(
-            tasks, agent=agent, group_size=1, label=f"demos/{label}", share=Solo()
+            tasks, agent=agent, group_size=1, label=f"demos/{label}", share=Solo(), starts=starts
         )
     )
-    run.env_steps += sum(len(group.trajectories[0].turns) for group in groups)
+    episodes = [group.trajectories[0] for group in groups]
+    run.env_steps += sum(len(one.start.actions) + len(one.turns) for one in episodes)
     return groups
 
 
@@ -147,11 +154,14 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
     config, began = run.config, time.perf_counter()
     assert config.sft is not None
     found = find(run)
-    again = [played_again(run, one) for one in found if one.ways]
-    solved = [group for group in again if group.trajectories[0].success]
+    by_task = [played_again(run, one) for one in found if one.ways or one.lessons]
+    again = [group for groups in by_task for group in groups]
+    told = [[g for g in groups if g.trajectories[0].success] for groups in by_task]
+    solved = [groups for groups in told if groups]
     _tell(run, found, again, time.perf_counter() - began)
-    if len(solved) < len(again):
-        run.say(f"explore: {len(again) - len(solved)} of {len(again)} ways did not succeed again")
+    count = sum(map(len, solved))
+    if count < len(again):
+        run.say(f"explore: {len(again) - count} of {len(again)} ways did not succeed again")
     if len(solved) < 2:
         reason = next((one.failure for one in found if one.failure), "")
         raise ConfigError(
@@ -159,16 +169,37 @@ def explored(run: Run) -> tuple[list[Row], list[Row]]:
             f"2: raise explore.budget or explore.tasks{f' ({reason})' if reason else ''}"
         )
     held = max(1, min(config.sft.dev_demos, len(solved) // 5))
-    return rows_of(run, "demos-train", solved[held:]), rows_of(run, "demos-dev", solved[:held])
+    train = [group for groups in solved[held:] for group in groups]
+    dev = [group for groups in solved[:held] for group in groups]
+    return rows_of(run, "demos-train", train), rows_of(run, "demos-dev", dev)
 
 
-def played_again(run: Run, found: Found) -> Group:
-    """The best of the ways that succeeds in the policy's own seat; the last one where none does."""
-    for way in found.ways:
-        [group] = played(run, [found.task], run.stage.follow(way), "explore")
-        if group.trajectories[0].success:
-            break
-    return group
+@dataclass(frozen=True, kw_only=True)
+class There:
+    """Episodes begin where they are told."""
+
+    start: Start
+
+    def sample(self, task: Task, rng: Random) -> Start:
+        """Always there."""
+        return self.start
+
+
+def played_again(run: Run, found: Found) -> list[Group]:
+    """What was found of a task, in the policy's own seat: a lesson from each of its starts, or the
+    best of the ways that succeeds; the last one where none does."""
+    groups: list[Group] = []
+    if found.lessons and found.name is not None:
+        agent = run.stage.plan(found.plan, found.name)
+        for number, start in enumerate(found.lessons):
+            label = f"explore/{number}"
+            groups += played(run, [found.task], agent, label, There(start=start))
+    if not any(group.trajectories[0].success for group in groups):
+        for way in found.ways:
+            groups += played(run, [found.task], run.stage.follow(way), "explore")
+            if groups[-1].trajectories[0].success:
+                break
+    return groups
 
 
 def _tell(run: Run, found: Sequence[Found], again: Sequence[Group], seconds: float) -> None:

@@ -7,12 +7,12 @@ whom to ask.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from agentrl.core.graph import Cell, StateGraph
-from agentrl.core.types import Found, Group, Message, Start, Sum, Task
+from agentrl.core.types import Action, Group, Message, Start, Sum, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +48,30 @@ class Starts(StartSampler, Protocol):
     def metrics(self) -> dict[str, Sum]:
         """Where it stands."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What exploring a task came to: the ways to a success that are worth playing again, the best
+    first, and what that cost. `first` is the number of env steps after which the first success
+    came."""
+
+    task: Task
+    ways: tuple[tuple[Action, ...], ...] = ()
+    steps: int = 0
+    first: int | None = None
+    cells: int = 0
+    replayed: int = 0
+    diverged: int = 0
+    failure: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Counts of the explorer's own: what its proposer was asked, say."""
+    plan: Mapping[str, Action] = field(default_factory=dict)
+    """What is best in each cell, as far as it is known."""
+    lessons: tuple[Start, ...] = ()
+    """Where demonstrations by the plan are to begin; the first at the task's own start."""
+    name: Namer | None = field(default=None, compare=False)
+    """A state's own key and what is shown -> the key of its cell."""
 
 
 class CellKeys(Protocol):

@@ -431,30 +431,6 @@ class Scored:
         return AdvantageOut(values=tuple(values), level=Level.TRAJECTORY)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What exploring a task came to: the ways to a success that are worth playing again, the best
-    first, and what that cost. `first` is the number of env steps after which the first success
-    came."""
-
-    task: Task
-    ways: tuple[tuple[Action, ...], ...] = ()
-    steps: int = 0
-    first: int | None = None
-    cells: int = 0
-    replayed: int = 0
-    diverged: int = 0
-    failure: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Counts of the explorer's own: what its proposer was asked, say."""
-    plan: Mapping[str, Action] = field(default_factory=dict)
-    """What is best in each cell, as far as it is known."""
-    lessons: tuple[Start, ...] = ()
-    """Where demonstrations by the plan are to begin; the first at the task's own start."""
-    name: Callable[[str, str], str] | None = field(default=None, compare=False)
-    """A state's own key and what is shown -> the key of its cell."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class AdvantageOut:
     """Advantages `[group][trajectory]`: a float, or a list per turn or per sampled token (`level`).

@@ -10,11 +10,11 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from agentrl.core.exploring import Asks, CellKeys, CellSelector, Proposer, Voice
+from agentrl.core.exploring import Asks, CellKeys, CellSelector, Found, Proposer, Voice
 from agentrl.core.protocols import Env, Runner
 from agentrl.core.seeds import derive_seed
 from agentrl.core.shapes import DefaultPart, Slot
-from agentrl.core.types import Found, Task
+from agentrl.core.types import Task
 from agentrl.explore.archive import Archive
 from agentrl.explore.ground import Ground, Restore, check_explorable
 from agentrl.explore.school import School

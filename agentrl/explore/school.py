@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from agentrl.core.exploring import Namer
+from agentrl.core.exploring import Found, Namer
 from agentrl.core.graph import Cell
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Found
 from agentrl.explore.plans import Model, Plan, lessons, plan_of
 
 if TYPE_CHECKING:

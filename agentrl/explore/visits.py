@@ -9,9 +9,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from agentrl.core.errors import DeadlineError, EnvError
-from agentrl.core.exploring import Choices
+from agentrl.core.exploring import Choices, Found
 from agentrl.core.graph import Added, Cell, StateGraph, Visit
-from agentrl.core.types import Action, Found
+from agentrl.core.types import Action
 from agentrl.explore.ground import DivergedError, Ground, Landed
 from agentrl.explore.nearest import Nearest
 from agentrl.explore.plans import Model

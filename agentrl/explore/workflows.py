@@ -16,11 +16,11 @@ from typing import Annotated, NamedTuple
 from annotated_types import Ge, Gt, Le
 
 from agentrl.core.errors import ConfigError, DeadlineError, EnvError
-from agentrl.core.exploring import Voice
+from agentrl.core.exploring import Found, Voice
 from agentrl.core.protocols import Env, Runner, abilities
 from agentrl.core.registry import register
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Action, Found, Task
+from agentrl.core.types import Action, Task
 from agentrl.explore.ground import Ground
 from agentrl.explore.programs import (
     QUOTED,

@@ -12,9 +12,10 @@ from pathlib import Path
 from random import Random
 
 from agentrl.core.errors import ConfigError
+from agentrl.core.exploring import Found
 from agentrl.core.protocols import Agent, StartSampler
 from agentrl.core.seeds import derive_seed
-from agentrl.core.types import Found, Group, Json, Row, Score, Split, Start, Task
+from agentrl.core.types import Group, Json, Row, Score, Split, Start, Task
 from agentrl.rollout.fold import fold
 from agentrl.rollout.group import commonest_failure
 from agentrl.rollout.share import Solo

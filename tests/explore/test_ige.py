@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentrl.core.exploring import Question
-from agentrl.core.types import Found, Task
+from agentrl.core.exploring import Found, Question
+from agentrl.core.types import Task
 from agentrl.envs.game24 import Game24
 from agentrl.explore.archive import Archive
 from agentrl.explore.go_explore import GoExplore

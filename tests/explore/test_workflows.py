@@ -13,8 +13,9 @@ from typing import ClassVar
 import pytest
 
 from agentrl.core.errors import ConfigError
+from agentrl.core.exploring import Found
 from agentrl.core.protocols import Env, RunsIn
-from agentrl.core.types import Action, Found, Split, Step, Task
+from agentrl.core.types import Action, Split, Step, Task
 from agentrl.explore.programs import (
     Constraint,
     Program,

@@ -9,8 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
+from agentrl.core.exploring import Found
 from agentrl.core.protocols import Env, Explorer, RunsIn
-from agentrl.core.types import Action, Found, Split, Step, Task
+from agentrl.core.types import Action, Split, Step, Task
 from agentrl.rollout.runners import runner_for
 
 TASKS = [Task(id=f"lock/{n}", seed=n) for n in range(3)]

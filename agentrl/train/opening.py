@@ -176,9 +176,15 @@ def locked(folder: Path) -> Iterator[None]:
     """Holds the run's name for this process; the lock goes with the process, however it ends.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or its folder cannot be made.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"run.folder: {folder.parent} is not a folder and cannot be made one ({error}): "
+            "choose another"
+        ) from error
     path = folder.parent / f".{folder.name}.lock"
     with _lock_file(path, folder) as file:
         file.truncate(0)

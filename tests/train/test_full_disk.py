@@ -215,3 +215,10 @@ def test_files_wait_in_order_and_a_run_is_not_done_before_they_are_written() -> 
     outbox.write("c", lambda: write("c"))
     assert written == ["a", "b", "c"]
     outbox.flush()
+
+
+def test_a_folder_for_runs_that_is_a_file_is_refused_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ConfigError, match=r"run\.folder: \S+taken is not a folder .* choose"):
+        train(tiny(tmp_path, f"run.folder={tmp_path / 'taken'}"))
+    assert (tmp_path / "taken").read_text() == "a file"

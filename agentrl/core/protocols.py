@@ -71,6 +71,7 @@ ABILITIES = (
     "legal_actions",
     "tools",
     "check",
+    "hindsight",
 )
 """Optional methods of an `Env`; having the method is having the ability."""
 
@@ -87,7 +88,8 @@ class Env(ABC):
     - `expert_action() -> Action`: what a solver would do now;
     - `legal_actions() -> list[Action]`: what makes sense now;
     - `tools(task) -> list[dict]`: JSON schemas of callable tools;
-    - `check(goal: str) -> bool | None`: whether a named condition holds (None: cannot tell).
+    - `check(goal: str) -> bool | None`: whether a named condition holds (None: cannot tell);
+    - `hindsight(task) -> Task | None`: another task from the same start that has just been solved.
     """
 
     runs_in: ClassVar[RunsIn] = "thread"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -118,6 +118,18 @@ class Task:
     instruction: str = ""
     answer: str | None = None
     data: Mapping[str, Json] = field(default_factory=dict)
+    hindsight_of: str | None = None
+    """The task on whose way this one was solved: it is shown, and never trained on policy."""
+
+    def in_hindsight(self, name: str, instruction: str, data: Mapping[str, Json]) -> Task:
+        """The task with another goal from the same start, told apart by `name`."""
+        return replace(
+            self,
+            id=f"{self.id}~{name}",
+            instruction=instruction,
+            data={**self.data, **data},
+            hindsight_of=self.id,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from agentrl.core.errors import ConfigError
 from agentrl.core.exploring import Asks, CellKeys, CellSelector, Found, Proposer, Voice
-from agentrl.core.protocols import Env, Runner
+from agentrl.core.protocols import Env, Runner, abilities
 from agentrl.core.seeds import derive_seed
 from agentrl.core.shapes import DefaultPart, Slot
 from agentrl.core.types import Task
@@ -40,6 +41,9 @@ class ArchiveExplorer:
     """Demonstrations of a solved task that are played by a plan of all that was seen of it: the
     first from its start, the others from cells beside that way (`explore/plans.py`). 0 plays the
     shortest way alone."""
+    hindsight: Annotated[int, Ge(0)] = 0
+    """Further demonstrations of each explored task, for goals that were reached on the way and are
+    those of other tasks (`explore/hindsight.py`)."""
     selector: Annotated[CellSelector, Slot("selector")] = field(
         default_factory=DefaultPart("selector", "counts")
     )
@@ -52,6 +56,11 @@ class ArchiveExplorer:
     def check(self, env: Env) -> None:
         """Refuse an env that cannot be explored. Raises `ConfigError`."""
         check_explorable(env, self.restore, needs_state_key=self.cells.needs_state_key)
+        if self.hindsight and "hindsight" not in abilities(env):
+            raise ConfigError(
+                f"explore.hindsight: env {type(env).__name__} has no hindsight(), which would name "
+                "the task that was reached; leave it at 0"
+            )
 
     def visits(self, ground: Ground, rng: Random) -> Visits:
         """One task while it is explored."""
@@ -74,6 +83,7 @@ class ArchiveExplorer:
     ) -> list[Found]:
         """Explore each task. One whose env fails is counted as failed; what it saw is kept."""
         found: list[Found] = []
+        others: list[Found] = []
         school = School(count=self.lessons, seed=seed)
         handle = await runner.open(env)
         try:
@@ -90,6 +100,7 @@ class ArchiveExplorer:
                     )
                     visits = self.visits(ground, Random(derive_seed(seed, "explore", task.id)))
                     found.append(await visits.explore())
+                    others += await visits.reached(self.hindsight)
                     if found[-1].failure is not None:
                         await runner.close(handle, is_broken=True)
                         handle = await runner.open(env)
@@ -103,7 +114,7 @@ class ArchiveExplorer:
             for proposer in self.asked():
                 await proposer.close()
             await runner.close(handle)
-        return school.taught(found) if self.lessons else found
+        return [*(school.taught(found) if self.lessons else found), *others]
 
 
 def _progress(found: Sequence[Found], count: int) -> str:

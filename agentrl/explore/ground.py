@@ -119,6 +119,13 @@ class Ground:
         """What the env's expert does here."""
         return as_action(await self._call("expert_action"))
 
+    async def hindsight(self) -> Task | None:
+        """The task that the way to here solves. Raises `EnvError` for anything else."""
+        task = await self._call("hindsight", self.task)
+        if task is not None and not isinstance(task, Task):
+            raise EnvError(f"expected a task or None from hindsight(), got {task!r:.200}")
+        return task
+
     async def _reset(self) -> None:
         self.text = as_observation(await self._call("reset", self.task)).words
 

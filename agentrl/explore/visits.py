@@ -13,6 +13,7 @@ from agentrl.core.exploring import Choices, Found
 from agentrl.core.graph import Added, Cell, StateGraph, Visit
 from agentrl.core.types import Action
 from agentrl.explore.ground import DivergedError, Ground, Landed
+from agentrl.explore.hindsight import reached
 from agentrl.explore.nearest import Nearest
 from agentrl.explore.plans import Model
 
@@ -38,6 +39,7 @@ class Visits:
         self.first: int | None = None
         self.open: list[Cell] = []
         self.near: Nearest | None = None
+        self._failure: str | None = None
         self._here = ""
         self._opened: set[str] = set()
         self._spent: set[str] = set()
@@ -45,7 +47,6 @@ class Visits:
 
     async def explore(self) -> Found:
         """Visit cells until the budget is spent or enough was found."""
-        failure = None
         try:
             graph = self.graph = StateGraph(await self.ground.begin())
             graph.start.text = self.ground.text[:SHOWN]
@@ -59,7 +60,7 @@ class Visits:
                 await self._visit(graph, cell)
         except (EnvError, DeadlineError) as error:
             logger.warning("explore: task %s failed: %s", self.ground.task.id, error)
-            failure = str(error)
+            self._failure = str(error)
         return Found(
             task=self.ground.task,
             ways=() if self.graph is None else ways_to_success(self.graph),
@@ -68,9 +69,16 @@ class Visits:
             cells=0 if self.graph is None else len(self.graph),
             replayed=self.ground.replayed,
             diverged=self.ground.diverged,
-            failure=failure,
+            failure=self._failure,
             metrics=self.metrics(),
         )
+
+    async def reached(self, count: int) -> list[Found]:
+        """Tasks that were solved on the way, at most `count`; none where the env failed."""
+        if not count or self.graph is None or self._failure is not None:
+            return []
+        cells = [cell for cell in self.open if cell is not self.graph.start]
+        return await reached(self.ground, cells, count, self.rng)
 
     async def pick(self, cells: list[Cell], graph: StateGraph) -> Cell | None:
         """The cell that is returned to; None ends the task."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from agentrl.algo.spread import TokenAdvantages
+from agentrl.core.errors import TrainingError
 from agentrl.core.protocols import Filter, Parallel, Scorer
 from agentrl.core.tensors import Batch
 from agentrl.core.types import Group, Row, Sum
@@ -81,7 +82,17 @@ def usable(
     groups: Sequence[Group], chosen_by: Filter | None = None
 ) -> tuple[list[Group], dict[str, Sum]]:
     """The groups with at least two scored trajectories that the filter keeps, and what was left
-    out. `groups/frac_zero_std` is of those before the filter."""
+    out. `groups/frac_zero_std` is of those before the filter.
+
+    Raises:
+        TrainingError: a group's goal was set in hindsight, so that its actions are not on policy.
+    """
+    for group in groups:
+        if group.task.hindsight_of is not None:
+            raise TrainingError(
+                f"a group of task {group.task.id}, whose goal was set in hindsight, came to be "
+                "trained on policy; such tasks are demonstrations alone"
+            )
     kept = [group for group in groups if len(group.scored) >= 2]
     episodes = [t for group in groups for t in group.trajectories]
     unscored = sum(not t.is_scored and not t.stop.is_failure for t in episodes)

@@ -214,16 +214,18 @@ def _told(
 ) -> dict[str, Json]:
     """What exploring took; the steps of playing the ways again are counted with the env's."""
     keys = sorted({key for one in found for key in one.metrics})
+    own = [one for one in found if one.task.hindsight_of is None]
     return {
-        "tasks": len(found),
-        "solved": sum(bool(one.ways) for one in found),
+        "tasks": len(own),
+        "solved": sum(bool(one.ways) for one in own),
+        "hindsight": len(found) - len(own),
         "failed": sum(one.failure is not None for one in found),
         "kept": sum(bool(group.trajectories[0].success) for group in again),
         "env_steps": env_steps,
         "replayed": sum(one.replayed for one in found),
         "diverged": sum(one.diverged for one in found),
         "cells": sum(one.cells for one in found),
-        "first": [one.first for one in found],
+        "first": [one.first for one in own],
         "metrics": {key: sum(one.metrics.get(key, 0.0) for one in found) for key in keys},
         "first_success": _first_success(found),
         "lengths": [len(group.trajectories[0].turns) for group in again],

@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast
 
 from annotated_types import Ge, Le, Lt
 
@@ -226,6 +226,18 @@ class Countdown(OneState[Saved]):
             return is_there or solve(now.numbers, now.target, self.operations) is not None
         wanted = GOAL.fullmatch(goal.strip())
         return None if wanted is None else int(wanted[1]) in now.numbers
+
+    def hindsight(self, task: Task) -> Task | None:
+        """The task whose target is the largest number that was made and could be one; None where
+        nothing was made."""
+        dealt = cast("Sequence[int]", task.data["numbers"])
+        low, high = self.target_low, self.target_high
+        made = [n for n in self._now.numbers if n not in dealt and low <= n <= high]
+        if not made or max(made) == self._now.target or self.format != "steps":
+            return None
+        target = max(made)
+        text = f"make {target} from {' '.join(map(str, dealt))}"
+        return task.in_hindsight(str(target), text, {"target": target})
 
     def _demonstration(self) -> str:
         """What the expert says in a single turn; the first guess where there is no solution."""

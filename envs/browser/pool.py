@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import shutil
+import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Coroutine, Generator
 from contextlib import suppress
@@ -46,8 +49,18 @@ __all__ = ["BrowserDeadlineError", "BrowserError", "BrowserSettings", "PageLease
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 GONE = "the browser ended"
+DRIVER = Path(__file__).with_name("driver.sh")
+NODE = "PLAYWRIGHT_NODEJS_PATH"
+"""Names the program that runs Playwright's driver."""
 OPENING = 4
 """Pages that a browser opens at a time: more at once are each as slow as all of them together."""
+
+
+def _set_apart() -> None:
+    """Let Playwright start its driver by `driver.sh`, unless somebody else said how."""
+    if NODE not in os.environ and os.access(DRIVER, os.X_OK) and shutil.which("setsid"):
+        node = Path(sys.modules["playwright"].__path__[0], "driver", "node")
+        os.environ |= {"AGENTRL_NODE": str(node), NODE: str(DRIVER)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +150,7 @@ class Browser:
         except ImportError as error:
             raise MissingExtraError("playwright", "gui") from error
         self.error = Error
+        _set_apart()
         program = find_chromium(self.settings.chromium)
         limit = self.settings.launch_timeout_s
         try:

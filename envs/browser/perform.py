@@ -16,28 +16,7 @@ from agentrl.core.errors import AgentRLError, did_you_mean
 from agentrl.core.types import Spot
 from agentrl.envs.browser.observe import Element, Screen
 from agentrl.envs.browser.page import PageLease
-from agentrl.text.gui import (
-    FULL,
-    NAMES,
-    Back,
-    Click,
-    DoubleClick,
-    Drag,
-    GuiAction,
-    Hover,
-    Label,
-    LongPress,
-    Point,
-    Press,
-    RightClick,
-    Scroll,
-    Select,
-    Swipe,
-    Target,
-    Type,
-    Wait,
-    names,
-)
+from agentrl.text import gui
 
 T = TypeVar("T")
 PASSIVE = frozenset({"generic", "paragraph", "label", "heading", "listitem", "cell", "img"})
@@ -83,7 +62,7 @@ class Hands:
     wait_s: float = PRESS_S
     """What `Wait` waits by the clock on the wall."""
 
-    async def perform(self, action: GuiAction) -> None:
+    async def perform(self, action: gui.GuiAction) -> None:
         """Do it.
 
         Raises:
@@ -91,57 +70,57 @@ class Hands:
             BrowserError: the page or its browser failed.
         """
         match action:
-            case Click(target=target):
+            case gui.Click(target=target):
                 await self._click(await self._spot(target))
-            case DoubleClick(target=target):
+            case gui.DoubleClick(target=target):
                 await self._click(await self._spot(target), count=2)
-            case RightClick(target=target):
+            case gui.RightClick(target=target):
                 spot = await self._spot(target)
                 await self._do(self.lease.page.mouse.click(spot.x, spot.y, button="right"))
-            case LongPress(target=target):
+            case gui.LongPress(target=target):
                 await self._hold(await self._spot(target))
-            case Hover(target=target):
+            case gui.Hover(target=target):
                 spot = await self._spot(target)
                 await self._do(self.lease.page.mouse.move(spot.x, spot.y))
-            case Drag(start=start, end=end):
+            case gui.Drag(start=start, end=end):
                 await self._drag(await self._spot(start), await self._spot(end))
-            case Type():
+            case gui.Type():
                 await self._type(action)
-            case Press():
+            case gui.Press():
                 await self._press(action)
             case _:
                 await self._perform_other(action)
 
-    async def _perform_other(self, action: GuiAction) -> None:
+    async def _perform_other(self, action: gui.GuiAction) -> None:
         match action:
-            case Scroll():
+            case gui.Scroll():
                 await self._scroll(action)
-            case Swipe(direction=direction, target=target, amount=amount):
+            case gui.Swipe(direction=direction, target=target, amount=amount):
                 await self._swipe(await self._spot(target), direction, amount)
-            case Select(target=target, value=value):
+            case gui.Select(target=target, value=value):
                 await self._select(target, value)
-            case Back():
+            case gui.Back():
                 await self._do(self.lease.page.go_back())
-            case Wait():
+            case gui.Wait():
                 await asyncio.sleep(self.wait_s)
             case _:
-                raise ImpossibleActionError(f"{NAMES[type(action)]} means nothing here")
+                raise ImpossibleActionError(f"{gui.NAMES[type(action)]} means nothing here")
 
     async def _do(self, awaitable: Awaitable[T]) -> T:
         return await self.lease.call(awaitable, "an action")
 
-    def pixels(self, point: Point) -> tuple[float, float]:
+    def pixels(self, point: gui.Point) -> tuple[float, float]:
         """CSS pixels of a point, within the screen."""
-        x, y = (point.x * self.screen.width / FULL, point.y * self.screen.height / FULL)
+        x, y = (point.x * self.screen.width / gui.FULL, point.y * self.screen.height / gui.FULL)
         return min(x, self.screen.width - 1.0), min(y, self.screen.height - 1.0)
 
-    async def _spot(self, target: Target | None) -> Place:
+    async def _spot(self, target: gui.Target | None) -> Place:
         """Where a target is; the middle of the screen if it is None."""
         if target is None:
             return Place(self.screen.width / 2, self.screen.height / 2)
-        if isinstance(target, Point):
+        if isinstance(target, gui.Point):
             return Place(*self.pixels(target))
-        if isinstance(target, Label) or not target.isdecimal():
+        if isinstance(target, gui.Label) or not target.isdecimal():
             raise ImpossibleActionError(f"there is no element {target}")
         found = await self._do(self.lease.page.evaluate("r => __agentrl.place(r)", target))
         if found is None:
@@ -195,16 +174,16 @@ class Hands:
             raise ImpossibleActionError("there is no touch screen: use scroll or drag")
         x, y = SIGNS[direction]
         end = Place(
-            _within(start.x + x * amount * self.screen.width / FULL, self.screen.width),
-            _within(start.y + y * amount * self.screen.height / FULL, self.screen.height),
+            _within(start.x + x * amount * self.screen.width / gui.FULL, self.screen.width),
+            _within(start.y + y * amount * self.screen.height / gui.FULL, self.screen.height),
         )
         await self._finger(_between(start, end), FRAME_S)
 
-    async def _scroll(self, action: Scroll) -> None:
+    async def _scroll(self, action: gui.Scroll) -> None:
         spot = await self._spot(action.target)
         x, y = SIGNS[action.direction]
-        right = x * action.amount * self.screen.width / FULL
-        down = y * action.amount * self.screen.height / FULL
+        right = x * action.amount * self.screen.width / gui.FULL
+        down = y * action.amount * self.screen.height / gui.FULL
         if self.touch:
             end = Place(
                 _within(spot.x - right, self.screen.width),
@@ -219,7 +198,7 @@ class Hands:
     async def _settle(self) -> None:
         await self._do(self.lease.page.evaluate("() => __agentrl.settle()"))
 
-    async def _type(self, action: Type) -> None:
+    async def _type(self, action: gui.Type) -> None:
         keyboard, page = self.lease.page.keyboard, self.lease.page
         if action.target is not None:
             spot = await self._spot(action.target)
@@ -241,20 +220,20 @@ class Hands:
                     await self._do(keyboard.press("Delete"))
         await self._do(keyboard.type(action.text))
 
-    async def _set(self, target: Target, value: str) -> None:
+    async def _set(self, target: gui.Target, value: str) -> None:
         found = self.lease.page.evaluate(
             "([ref, point, value]) => __agentrl.set(ref, point, value)", self._named(target, value)
         )
         if not await self._do(found):
             raise ImpossibleActionError("nothing can be typed there")
 
-    def _named(self, target: Target, value: str) -> list[object]:
-        if isinstance(target, Point):
+    def _named(self, target: gui.Target, value: str) -> list[object]:
+        if isinstance(target, gui.Point):
             return [None, self.pixels(target), value]
         return [target, None, value]
 
-    async def _press(self, action: Press) -> None:
-        if isinstance(action.target, Point):
+    async def _press(self, action: gui.Press) -> None:
+        if isinstance(action.target, gui.Point):
             await self._click(await self._spot(action.target))
         elif action.target is not None:
             found = self.lease.page.evaluate("ref => __agentrl.focus(ref)", action.target)
@@ -262,7 +241,7 @@ class Hands:
                 raise ImpossibleActionError(f"there is no element {action.target}")
         await self._do(self.lease.page.keyboard.press(action.keys))
 
-    async def _select(self, target: Target, value: str) -> None:
+    async def _select(self, target: gui.Target, value: str) -> None:
         found = await self._do(
             self.lease.page.evaluate(
                 "([ref, point, value]) => __agentrl.select(ref, point, value)",
@@ -297,14 +276,14 @@ def _within(at: float, size: int) -> float:
     return min(max(at, 1.0), size - 2.0)
 
 
-def numbered(action: GuiAction, elements: Sequence[Element]) -> GuiAction:
+def numbered(action: gui.GuiAction, elements: Sequence[Element]) -> gui.GuiAction:
     """The action with the numbers of elements in place of their texts (`called`).
 
     Raises:
         ImpossibleActionError: nothing reads so.
     """
     found = {}
-    for name, label in _targets(action, Label):
+    for name, label in _targets(action, gui.Label):
         element = called(label.text, elements)
         if element is None:
             known = dict.fromkeys(text for e in elements for text in (e.text, e.name) if text)
@@ -314,7 +293,7 @@ def numbered(action: GuiAction, elements: Sequence[Element]) -> GuiAction:
     return replace(action, **found) if found else action  # type: ignore[type-var]
 
 
-def labelled(action: GuiAction, elements: Sequence[Element]) -> GuiAction:
+def labelled(action: gui.GuiAction, elements: Sequence[Element]) -> gui.GuiAction:
     """The action with the texts of elements in place of their numbers, where a text is enough."""
     of = {element.ref: element for element in elements}
     found = {}
@@ -322,11 +301,11 @@ def labelled(action: GuiAction, elements: Sequence[Element]) -> GuiAction:
         element = of.get(ref)
         text = "" if element is None else element.text or element.name
         if text.strip() and called(text, elements) is element:
-            found[name] = Label(text)
+            found[name] = gui.Label(text)
     return replace(action, **found) if found else action  # type: ignore[type-var]
 
 
-def spots(action: GuiAction, elements: Sequence[Element], screen: Screen) -> list[Spot]:
+def spots(action: gui.GuiAction, elements: Sequence[Element], screen: Screen) -> list[Spot]:
     """Where an action points on the screen as it was shown: at points, and at the elements that
     can be seen there; whatever else it points at is left out."""
     of = {element.ref: element for element in elements}
@@ -335,7 +314,7 @@ def spots(action: GuiAction, elements: Sequence[Element], screen: Screen) -> lis
         element = of.get(target) if isinstance(target, str) else None
         if element is not None and element.spot is not None and screen.shows(element.box):
             target = screen.point(*element.spot)
-        if isinstance(target, Point):
+        if isinstance(target, gui.Point):
             found.append(Spot(*target, is_end=name == "end"))
     return found
 
@@ -348,8 +327,8 @@ def called(text: str, elements: Sequence[Element]) -> Element | None:
     return found[0] if found else None
 
 
-def _targets(action: GuiAction, kind: type[T]) -> list[tuple[str, T]]:
+def _targets(action: gui.GuiAction, kind: type[T]) -> list[tuple[str, T]]:
     """The fields of an action that name a target of a kind."""
-    fields = [name for name in names(type(action)) if name in ("target", "start", "end")]
+    fields = [name for name in gui.names(type(action)) if name in ("target", "start", "end")]
     values = [(name, getattr(action, name)) for name in fields]
     return [(name, value) for name, value in values if isinstance(value, kind)]

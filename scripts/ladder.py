@@ -31,6 +31,7 @@ PAGE = ROOT / "docs" / "ladder.md"
 STORY = KEPT / "notes.md"
 """What people wrote about it: changes of the rules, and what was seen."""
 ALONE = ("grpo", "gigpo")
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 Entry = dict[str, Any]
 
 
@@ -45,10 +46,17 @@ def run(task: str, arm: str, seed: int) -> Entry:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(python), "-m", "agentrl", "train", str(recipe(task))]
         command += [f"run.folder={folder}", "run.name=run", f"run.seed={seed}"]
+        keys = [str(key) for key in RULES["arms"][arm]["keys"]]
+        if any("{table}" in key for key in keys):
+            table = Path(folder) / "oracle.jsonl"
+            script = str(ROOT / "scripts" / "oracle_table.py")
+            told = [str(python), script, str(recipe(task)), "--out", str(table)]
+            subprocess.run(told, env=ENV, timeout=1200, check=True, capture_output=True)
+            keys = [key.replace("{table}", str(table)) for key in keys]
         done = subprocess.run(
-            command + RULES["arms"][arm]["keys"],
+            command + keys,
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env=ENV,
             timeout=3600,
             capture_output=True,
             text=True,
@@ -188,7 +196,8 @@ def summary() -> list[str]:
         for arm in arms:
             runs = kept(task, arm)
             hits = sum(share(r) >= RULES["solved"] for r in runs)
-            cells.append(f"{hits} of {len(runs)}" if runs else "not run")
+            missing = RULES["arms"][arm].get("without", {}).get(task, "not run")
+            cells.append(f"{hits} of {len(runs)}" if runs else missing)
         rows.append(f"| {tasks[task]['title']} | {' | '.join(cells)} |")
     return ["Runs that solved their task:", "", head, "| --- " * (len(arms) + 1) + "|", *rows, ""]
 
@@ -246,6 +255,8 @@ def main() -> None:
         path, venv = path_of(task, arm, seed), RULES["tasks"][task]["venv"]
         if not (ROOT / venv).exists():
             print(f"NOT RUN: {task} needs {venv} (make ladder installs it)", flush=True)
+        elif task in RULES["arms"][arm].get("without", {}):
+            continue
         elif args.again or not path.exists():
             print(f"=== {task} {arm} seed {seed}", flush=True)
             path.write_text(json.dumps(run(task, arm, seed), indent=1) + "\n")

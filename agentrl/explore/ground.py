@@ -65,6 +65,10 @@ class Ground:
         await self._save(key)
         return key
 
+    def holds(self, cell: Cell) -> bool:
+        """Whether the cell can be returned to by the way that it has."""
+        return self.restore == "replay" or cell.key in self._saved
+
     async def back_to(self, cell: Cell) -> Trail | None:
         """Return to a cell; the way on which the env now stands.
 

@@ -16,18 +16,21 @@ from random import Random
 
 from agentrl.core.errors import EnvError
 from agentrl.core.exploring import Found
-from agentrl.core.graph import Cell
+from agentrl.core.graph import Cell, StateGraph
 from agentrl.explore.ground import DivergedError, Ground
 
 TRIES = 4
 """Cells that are looked at for each task that is wanted."""
 
 
-async def reached(ground: Ground, cells: list[Cell], count: int, rng: Random) -> list[Found]:
-    """At most `count` tasks that ways to the cells solve, each once, every depth as likely.
+async def reached(
+    ground: Ground, graph: StateGraph, cells: list[Cell], count: int, rng: Random
+) -> list[Found]:
+    """At most `count` tasks that ways to the cells solve, each by the shortest that was looked at;
+    every depth is as likely.
 
     Args:
-        cells: those that can be returned to; the start is none of them.
+        cells: those of the graph that can be returned to; the start is none of them.
 
     Raises:
         EnvError: the env broke, or what it answered is no task of hindsight.
@@ -49,7 +52,7 @@ async def reached(ground: Ground, cells: list[Cell], count: int, rng: Random) ->
         except DivergedError:
             continue
         task = await ground.hindsight()
-        if task is None or task.id in found:
+        if task is None:
             continue
         if task.hindsight_of != ground.task.id:
             raise EnvError(
@@ -57,5 +60,12 @@ async def reached(ground: Ground, cells: list[Cell], count: int, rng: Random) ->
                 f"{task.hindsight_of!r}; use task.in_hindsight(...)"
             )
         steps = ground.steps - before
-        found[task.id] = Found(task=task, ways=(tuple(cell.actions()),), steps=steps)
+        taken = cell.actions()
+        shortest = graph.way(graph.start.key, cell.key) or taken
+        ways = tuple(dict.fromkeys((tuple(shortest), tuple(taken))))
+        known = found.get(task.id)
+        if known is not None:
+            ways = min(known.ways, ways, key=lambda each: len(each[0]))
+            steps += known.steps
+        found[task.id] = Found(task=task, ways=ways, steps=steps)
     return list(found.values())

@@ -77,8 +77,8 @@ class Visits:
         """Tasks that were solved on the way, at most `count`; none where the env failed."""
         if not count or self.graph is None or self._failure is not None:
             return []
-        cells = [cell for cell in self.open if cell is not self.graph.start]
-        return await reached(self.ground, cells, count, self.rng)
+        cells = [cell for cell in self.open if cell.depth and self.ground.holds(cell)]
+        return await reached(self.ground, self.graph, cells, count, self.rng)
 
     async def pick(self, cells: list[Cell], graph: StateGraph) -> Cell | None:
         """The cell that is returned to; None ends the task."""
@@ -178,7 +178,7 @@ class Visits:
         while key != graph.start.key:
             key, action = self.near.before(key)
             way.append((graph.cells[key], action))
-            if self.near.steps(key) >= way[-1][0].depth and key in self._opened:
+            if self.near.steps(key) >= way[-1][0].depth and self.ground.holds(way[-1][0]):
                 break
         return way[::-1]
 

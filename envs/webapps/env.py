@@ -51,7 +51,7 @@ from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, le
 from agentrl.envs.webapps.endings import is_same
 from agentrl.envs.webapps.errands import Data, Errand, Frame, Layout, apply, facts, unpacked
 from agentrl.envs.webapps.solve import advise, is_more
-from agentrl.envs.webapps.tasks import APPS, AppName, Asked, Wanted, starts
+from agentrl.envs.webapps.tasks import APPS, AppName, Asked, Wanted, in_hindsight, starts
 from agentrl.text import gui
 
 PAGES = Path(__file__).resolve().parent / "pages"
@@ -343,6 +343,11 @@ class WebApps(Env):
         """A hash of the goal and of the pages' whole state; not the number of steps."""
         now = self._begun()
         return digest(f"{now.goal}\n{now.state}")
+
+    def hindsight(self, task: Task) -> Task | None:
+        """The request from the same start that what was changed of the settings would fulfil."""
+        now = self._begun()
+        return in_hindsight(task, cast("Data", json.loads(now.first)), now.data)
 
     def legal_actions(self) -> list[str]:
         """What can be done with what is in sight; texts are those that the goal needs, answers the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from agentrl.core.types import Json
 from agentrl.envs.webapps.errands import Change, Data, Errand, Layout, Way
 
 PAGES = {
@@ -39,23 +40,40 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
     page = rng.choice(list(PAGES))
     name = rng.choice(PAGES[page])
     now = data["settings"][name]
+    value: Json = not now
+    if not isinstance(now, bool):
+        value = rng.choice([choice for choice in CHOICES[name] if choice != now])
+    return errand(page, name, value)
+
+
+def errand(page: str, name: str, value: Json) -> Errand:
+    """To give a setting another value."""
     *ways, last = way_to(page, name)
-    if isinstance(now, bool):
-        does = [Change("settings", name, not now)]
+    if isinstance(value, bool):
+        does = [Change("settings", name, value)]
         if name == "airplane mode":
             does += [Change("settings", radio, False) for radio in RADIOS]
         is_radio = name in RADIOS or name == "airplane mode"
         touches = frozenset({name, *(("radio",) if is_radio else ())})
         last = last._replace(does=tuple(does))
-        return Errand(f"Turn {name} {'off' if now else 'on'}.", touches, (*ways, last))
-    value = rng.choice([choice for choice in CHOICES[name] if choice != now])
+        return Errand(f"Turn {name} {'on' if value else 'off'}.", touches, (*ways, last))
     form = {"app": "settings", "screen": "value", "id": name}
     fill = (
         last,
-        Way(form, "type" if name == "name" else "select", name, {"value": value}),
+        Way(form, "type" if name == "name" else "select", name, {"value": str(value)}),
         Way(form, "click", "Save", does=(Change("settings", name, value),)),
     )
     return Errand(f"Set {name} to {value}.", frozenset({name}), (*ways, *fill))
+
+
+def reached(first: Data, now: Data) -> list[Errand]:
+    """What would have asked for the changes that were made."""
+    return [
+        errand(page, name, now["settings"][name])
+        for page, names in PAGES.items()
+        for name in names
+        if now["settings"][name] != first["settings"][name]
+    ]
 
 
 def way_to(page: str, name: str) -> tuple[Way, ...]:

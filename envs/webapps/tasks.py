@@ -9,7 +9,7 @@ from random import Random
 from typing import Literal, NamedTuple, Protocol
 
 from agentrl.core.starts import Beginning, Starts, digest
-from agentrl.core.types import Json
+from agentrl.core.types import Json, Task
 from agentrl.envs.webapps import calendar, files, mail, settings, shop
 from agentrl.envs.webapps.endings import ENDINGS
 from agentrl.envs.webapps.errands import Data, Errand, Layout, apply, facts, packed
@@ -115,3 +115,20 @@ def ask(wanted: Wanted, rng: Random) -> Request | None:
     if cost < wanted.steps_low or (asked == "errand" and is_same):
         return None
     return Request(begun, tuple(errands), first.stack(skipped), cost)
+
+
+MOST = 2
+"""Errands of a request that is made in hindsight."""
+
+
+def in_hindsight(task: Task, first: Data, now: Data) -> Task | None:
+    """The request from the same start that the changes of settings would have fulfilled; None where
+    there are none, more than two, or changes of anything else."""
+    errands = settings.reached(first, now) if "settings" in first else []
+    does = [c for one in errands for way in one.ways for c in way.does]
+    if not 0 < len(errands) <= MOST or facts(apply(does, first)) != facts(now):
+        return None
+    text = " ".join(one.text for one in errands)
+    if text == task.instruction:
+        return None
+    return task.in_hindsight(digest(text)[:8], text, {"errands": packed(errands)})

@@ -25,9 +25,10 @@ from agentrl.envs.webapps.errands import (
     packed,
     unpacked,
 )
-from agentrl.envs.webapps.tasks import APPS, Request, Wanted, ask
+from agentrl.envs.webapps.tasks import APPS, Request, Wanted, ask, in_hindsight
 
 EVERY = tuple(APPS)
+FLAGS = ("mute", "backup")
 layouts = pytest.mark.parametrize("layout", ["phone", "desktop"])
 
 
@@ -221,3 +222,23 @@ def test_the_pages_ask_nobody_for_anything() -> None:
         assert not re.search(r"\b(fetch|XMLHttpRequest|import|localStorage|Date)\b", text), (
             page.name
         )
+
+
+def test_what_was_changed_of_the_settings_is_a_request_in_hindsight() -> None:
+    env = WebApps(apps=("settings",), train_tasks=20)
+    for task in env.tasks("train"):
+        first = cast("Data", task.data["data"])
+        wifi, volume = not first["settings"]["wifi"], first["settings"]["volume"]
+        other = next(v for v in settings.CHOICES["volume"] if v != volume)
+        does = [Change("settings", "wifi", wifi), Change("settings", "volume", other)]
+        now = apply(does, first)
+        made = in_hindsight(task, first, now)
+        assert made is not None
+        assert made.hindsight_of == task.id
+        assert made.instruction == f"Turn wifi {'on' if wifi else 'off'}. Set volume to {other}."
+        errands = unpacked(made.data["errands"])
+        asked = [c for errand in errands for way in errand.ways for c in way.does]
+        assert facts(apply(asked, first)) == facts(now)
+        assert in_hindsight(task, first, first) is None, "nothing was changed"
+        more = apply([Change("settings", name, not first["settings"][name]) for name in FLAGS], now)
+        assert in_hindsight(task, first, more) is None, "four changes are too many"

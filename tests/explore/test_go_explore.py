@@ -15,9 +15,11 @@ from agentrl.envs.babyai import BabyAI
 from agentrl.envs.gym import Gymnasium
 from agentrl.explore.archive import Archive
 from agentrl.explore.go_explore import GoExplore
+from agentrl.explore.proposers.table import Table
 from agentrl.explore.selectors.frontier import Frontier
 from agentrl.explore.selectors.latent import Latent
 from agentrl.explore.selectors.ucb import Ucb
+from agentrl.explore.tables import append_entry
 from support.locks import TASKS, Lock, found
 
 
@@ -134,3 +136,18 @@ def test_visits_tell_what_was_known_when_and_cells_what_was_shown(tmp_path: Path
 def test_each_selector_opens_the_lock(selector: CellSelector, tmp_path: Path) -> None:
     results = found(GoExplore(budget=2_000, steps=3, selector=selector), Lock(), tmp_path)
     assert all(result.ways for result in results)
+
+
+def test_a_guide_is_asked_for_actions_and_chance_answers_where_it_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    rng = Random(TASKS[1].seed)
+    secret = [rng.choice("LR") for _ in range(30)]
+    for key, action in enumerate(secret):
+        entry = {"kind": "action", "task": TASKS[1].id, "key": str(key), "answer": action}
+        append_entry(path, entry, {"by": "oracle"})
+    how = GoExplore(budget=60, steps=30, guide=Table(path=path))
+    blind, led = found(how, Lock(length=30), tmp_path, TASKS[:2])
+    assert (led.first, led.ways) == (30, (tuple(secret),))
+    assert led.metrics == {"proposer/asked": 30.0}
+    assert blind.first is None
+    assert blind.metrics["proposer/failed"] == blind.metrics["proposer/random"] > 0

@@ -180,14 +180,8 @@ class WebApps(Env):
     def tasks(self, split: Split) -> Sequence[Task]:
         """Distinct starts (state and request), all solvable; a hash decides the split (2:1:1)."""
         lengths = {"train": self.train_tasks, "dev": self.dev_tasks, "test": self.test_tasks}
-        wanted = Wanted(
-            apps=tuple(app for app in APPS if app in self.apps),
-            layout=self.layout,
-            steps_low=self.steps_low,
-            steps=self.steps,
-            distractors=self.distractors,
-            asks=self.asks,
-        )
+        apps = tuple(app for app in APPS if app in self.apps)
+        wanted = Wanted(apps, self.layout, self.steps_low, self.steps, self.distractors, self.asks)
         return Tasks("webapps", split, lengths[split], starts(wanted))
 
     async def reset(self, task: Task) -> Observation:
@@ -346,8 +340,7 @@ class WebApps(Env):
 
     def hindsight(self, task: Task) -> Task | None:
         """The request from the same start that what was changed of the settings would fulfil."""
-        now = self._begun()
-        return in_hindsight(task, cast("Data", json.loads(now.first)), now.data)
+        return in_hindsight(task, json.loads(self._begun().first), self._begun().data)
 
     def legal_actions(self) -> list[str]:
         """What can be done with what is in sight; texts are those that the goal needs, answers the

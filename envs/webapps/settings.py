@@ -40,40 +40,24 @@ def draw(data: Data, rng: Random, layout: Layout) -> Errand:
     page = rng.choice(list(PAGES))
     name = rng.choice(PAGES[page])
     now = data["settings"][name]
-    value: Json = not now
-    if not isinstance(now, bool):
-        value = rng.choice([choice for choice in CHOICES[name] if choice != now])
-    return errand(page, name, value)
+    if isinstance(now, bool):
+        return errand(page, name, not now)
+    return errand(page, name, rng.choice([choice for choice in CHOICES[name] if choice != now]))
 
 
 def errand(page: str, name: str, value: Json) -> Errand:
     """To give a setting another value."""
     *ways, last = way_to(page, name)
     if isinstance(value, bool):
-        does = [Change("settings", name, value)]
-        if name == "airplane mode":
-            does += [Change("settings", radio, False) for radio in RADIOS]
-        is_radio = name in RADIOS or name == "airplane mode"
-        touches = frozenset({name, *(("radio",) if is_radio else ())})
-        last = last._replace(does=tuple(does))
+        radios = RADIOS if name == "airplane mode" else ()
+        touches = frozenset({name, *(("radio",) if radios or name in RADIOS else ())})
+        does = tuple(Change("settings", radio, False) for radio in radios)
+        last = last._replace(does=(Change("settings", name, value), *does))
         return Errand(f"Turn {name} {'on' if value else 'off'}.", touches, (*ways, last))
     form = {"app": "settings", "screen": "value", "id": name}
-    fill = (
-        last,
-        Way(form, "type" if name == "name" else "select", name, {"value": str(value)}),
-        Way(form, "click", "Save", does=(Change("settings", name, value),)),
-    )
-    return Errand(f"Set {name} to {value}.", frozenset({name}), (*ways, *fill))
-
-
-def reached(first: Data, now: Data) -> list[Errand]:
-    """What would have asked for the changes that were made."""
-    return [
-        errand(page, name, now["settings"][name])
-        for page, names in PAGES.items()
-        for name in names
-        if now["settings"][name] != first["settings"][name]
-    ]
+    fill = Way(form, "type" if name == "name" else "select", name, {"value": str(value)})
+    save = Way(form, "click", "Save", does=(Change("settings", name, value),))
+    return Errand(f"Set {name} to {value}.", frozenset({name}), (*ways, last, fill, save))
 
 
 def way_to(page: str, name: str) -> tuple[Way, ...]:

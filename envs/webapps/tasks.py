@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from random import Random
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from agentrl.core.starts import Beginning, Starts, digest
 from agentrl.core.types import Json, Task
@@ -33,13 +33,9 @@ class App(Protocol):
         ...
 
 
-APPS: Mapping[AppName, App] = {
-    "mail": mail,
-    "shop": shop,
-    "calendar": calendar,
-    "settings": settings,
-    "files": files,
-}
+APPS: Mapping[AppName, App] = dict(
+    zip(get_args(AppName), (mail, shop, calendar, settings, files), strict=True)
+)
 
 
 class Wanted(NamedTuple):
@@ -117,18 +113,15 @@ def ask(wanted: Wanted, rng: Random) -> Request | None:
     return Request(begun, tuple(errands), first.stack(skipped), cost)
 
 
-MOST = 2
-"""Errands of a request that is made in hindsight."""
-
-
 def in_hindsight(task: Task, first: Data, now: Data) -> Task | None:
     """The request from the same start that the changes of settings would have fulfilled; None where
     there are none, more than two, or changes of anything else."""
-    errands = settings.reached(first, now) if "settings" in first else []
+    old, new = first.get("settings", {}), now.get("settings", {})
+    where = ((page, name) for page, names in settings.PAGES.items() for name in names)
+    errands = [settings.errand(*at, new[at[1]]) for at in where if old and old[at[1]] != new[at[1]]]
     does = [c for one in errands for way in one.ways for c in way.does]
-    if not 0 < len(errands) <= MOST or facts(apply(does, first)) != facts(now):
-        return None
     text = " ".join(one.text for one in errands)
-    if text == task.instruction:
+    is_other = 0 < len(errands) <= 2 and text != task.instruction
+    if not is_other or facts(apply(does, first)) != facts(now):
         return None
     return task.in_hindsight(digest(text)[:8], text, {"errands": packed(errands)})

@@ -21,6 +21,7 @@ from agentrl.core.errors import ConfigError
 from agentrl.core.loading import load
 from agentrl.core.presets import with_preset
 from agentrl.core.shapes import DefaultPart, Named, Slot
+from agentrl.core.styles import Styles
 from agentrl.core.thinking import Thinking as Thinking
 from agentrl.core.types import Json, Split
 
@@ -351,6 +352,8 @@ class Config:
     """Success on tasks that are not trained on."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     """What is kept on disk."""
+    styles: Styles | None = None
+    """Kinds of behaviour whose shares and successes are counted."""
     track: tuple[Annotated[protocols.Sink, Slot("track")], ...] = field(default_factory=_sinks)
     """Where metrics go: a list."""
 

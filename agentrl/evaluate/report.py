@@ -59,6 +59,19 @@ PANELS = (
     Panel(title="Success", keys=("rollout/success",), percent=True),
     Panel(title="Reward", keys=("rollout/reward",)),
     Panel(
+        title="Solved by one of a group",
+        keys=("groups/pass_at_k",),
+        percent=True,
+        note="pass@k, k the group's size",
+    ),
+    Panel(
+        title="What the policy would choose itself",
+        keys=("verify/gap", "verify/pairs"),
+        percent=True,
+        note="gain by its likeliest reply; pairs ranked right",
+    ),
+    Panel(title="Behaviours", keys=("style/*",), note="shares, success of each, their entropy"),
+    Panel(
         title="Groups without signal",
         keys=("*/frac_zero_std*",),
         percent=True,

@@ -24,6 +24,7 @@ from agentrl.core.types import Group, Sum, Task, Trajectory, merge_metrics
 from agentrl.rollout.background import BackgroundLoop, Loop
 from agentrl.rollout.fold import fold
 from agentrl.train.critic import aimed
+from agentrl.train.diagnostics import diagnosed
 from agentrl.train.high_entropy import credited
 from agentrl.train.kl_reward import scored_step
 from agentrl.train.opening import open_run
@@ -115,7 +116,13 @@ def train(config: Config, resume: Resume = "never") -> Path:
                 told = config.parallel.exchange(outcomes_of(groups))
                 config.curriculum.observe([outcome for part in told for outcome in part])
             run.env_steps += env_steps(groups)
-            metrics = {**episode_metrics(groups), **observed(run, groups), **timing, **found}
+            metrics = {
+                **episode_metrics(groups),
+                **diagnosed(groups, config.styles, run.stage.policy.tokenizer.decode),
+                **observed(run, groups),
+                **timing,
+                **found,
+            }
             metrics["run/env_steps"] = Sum(float(run.env_steps))
             dropped = [group for group in groups if not any(group is other for other in kept)]
             run.record(step + 1, [*kept, *dropped], items, metrics)

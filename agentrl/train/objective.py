@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from agentrl.algo.drift import drift_metrics, weight_metrics
+from agentrl.algo.drift import drift_metrics, log_ratio, weight_metrics
 from agentrl.core.errors import TrainingError
 from agentrl.core.protocols import Aggregate, Entropy, GroupLoss, Kl, Loss, Mismatch
 from agentrl.core.tensors import Batch, LossOut, Scores, Siblings
@@ -71,7 +71,10 @@ class Objective:
                 trajectory_B=batch.trajectory_B,
             )
             per_token = per_token * weights
-            metrics |= {**found, **weight_metrics(weights, mask)}
+            metrics |= found
+        else:
+            weights = log_ratio(old, batch.sampler_logprobs_BT).exp()
+        metrics |= weight_metrics(weights, mask)
         if self.kl is not None and self._has_kl:
             if ref is None:
                 raise TrainingError("kl: the batch has no reference logprobs")

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from agentrl.algo.advantages.grpo import GroupNormalised
-from agentrl.algo.advantages.mask_truncated import MaskTruncated
+from agentrl.algo.advantages.mask_truncated import MaskTruncated, is_cut
 from agentrl.algo.spread import spread
-from agentrl.core.types import Scored, Stop
+from agentrl.core.types import Finish, Scored, Stop
 from agentrl.rollout.fold import fold
 from support.credit import rewarded
 
@@ -26,6 +26,21 @@ def test_truncated_trajectories_are_compared_with_and_not_trained() -> None:
     credit = spread(rows, [group], masked)
     assert [any(c.mask) for c in credit] == [True, False, False]
     assert [any(c.mask) for c in spread(rows, [group], plain)] == [True, True, True]
+
+
+def test_a_last_reply_that_was_cut_off_is_a_truncation_and_one_that_was_wrong_is_not() -> None:
+    cut, wrong = (
+        replace(t, stop=Stop.BAD_ACTION, turns=(replace(t.turns[0], finish=finish),))
+        for t, finish in zip(
+            rewarded([0.0, 1.0]).trajectories, (Finish.LENGTH, Finish.EOS), strict=True
+        )
+    )
+    assert [is_cut(cut), is_cut(wrong), is_cut(replace(cut, stop=Stop.DONE))] == [
+        True,
+        False,
+        False,
+    ]
+    assert not is_cut(replace(cut, turns=()))
 
 
 def test_it_needs_what_its_estimator_needs() -> None:

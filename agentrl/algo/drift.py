@@ -13,14 +13,33 @@ from agentrl.core.types import Sum
 
 def log_ratio(logp: torch.Tensor, other_logp: torch.Tensor) -> torch.Tensor:
     """`logp - other_logp`, clamped to +-20 so that its exponential stays finite."""
-    return (logp - other_logp).clamp(-20.0, 20.0)
+    return (logp - other_logp).clamp(-REACH, REACH)
+
+
+REACH = 20.0
+"""Log-ratios are clamped to this, so that their exponentials stay finite (nats)."""
+
+
+def with_slope(value_BT: torch.Tensor, slope_BT: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
+    """`value`, whose gradient in `logp` is `slope`; both are detached.
+
+    A loss of tokens is a function of each one's logprob alone once the rest is detached, so that
+    its slope is known: writing it down keeps one tensor for the backward pass instead of every
+    step of the calculation.
+    """
+    return slope_BT * (logp - logp.detach()) + value_BT
+
+
+def is_within(logp: torch.Tensor, other_logp: torch.Tensor) -> torch.Tensor:
+    """Where `log_ratio` is not clamped, so that it has a slope."""
+    return (logp - other_logp).abs_() <= REACH
 
 
 def trajectory_sum(
     values_BT: torch.Tensor, mask: torch.Tensor, trajectory_B: torch.Tensor
 ) -> torch.Tensor:
     """`[B]`: for each row the masked sum over all rows of its trajectory."""
-    sums_B = torch.where(mask, values_BT, torch.zeros_like(values_BT)).sum(-1)
+    sums_B = torch.where(mask, values_BT, 0.0).sum(-1)
     same_BB = (trajectory_B[:, None] == trajectory_B[None, :]).to(sums_B.dtype)
     return same_BB @ sums_B
 
@@ -39,9 +58,9 @@ def covariance(advantages: torch.Tensor, logp: torch.Tensor, mask: torch.Tensor)
     count = mask.sum().clamp(min=1)
 
     def centred(values: torch.Tensor) -> torch.Tensor:
-        return values - torch.where(mask, values, torch.zeros_like(values)).sum() / count
+        return values - torch.where(mask, values, 0.0).sum() / count
 
-    return centred(advantages.detach()) * centred(logp.detach())
+    return centred(advantages.detach()).mul_(centred(logp.detach()))
 
 
 def k3_of(d: torch.Tensor) -> torch.Tensor:
@@ -50,13 +69,19 @@ def k3_of(d: torch.Tensor) -> torch.Tensor:
     return (torch.expm1(-d) + d).clamp(0.0, 10.0)
 
 
+def total(values_BT: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The sum over masked tokens."""
+    return torch.where(mask, values_BT, 0.0).sum()
+
+
 def metrics_of(name: str, values_BT: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, Sum]:
-    """`name/key` for each: the mean over masked tokens. One transfer from the device."""
+    """`name/key` for each: the mean over masked tokens, of a bool the share. One transfer from the
+    device."""
     sums = [
-        torch.where(mask, value.detach(), torch.zeros_like(value)).sum()
+        (value & mask).sum() if value.dtype is torch.bool else total(value.detach(), mask)
         for value in values_BT.values()
     ]
-    *totals, count = torch.stack([*sums, mask.sum().to(sums[0].dtype)]).tolist()
+    *totals, count = torch.stack([one.double() for one in (*sums, mask.sum())]).tolist()
     return {
         f"{name}/{key}": Sum(total, count) for key, total in zip(values_BT, totals, strict=True)
     }

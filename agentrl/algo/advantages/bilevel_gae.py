@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -41,8 +40,10 @@ class BilevelGae:
     def __call__(self, scored: Scored) -> AdvantageOut:
         """Advantages at token level. Raises `DataError` if the step has no values."""
         episodes = [*episodes_of(scored)]
-        tokens, is_end_TB = self._inside(episodes)
-        decay_TB = torch.where(is_end_TB, 0.0, self.gamma_token * self.lam).double()
+        tokens = Tokens.of(episodes, [self._turns(episode) for episode in episodes])
+        tokens.following_TB[tokens.is_end_TB] = 0.0
+        decay = torch.full_like(tokens.values_TB, self.gamma_token * self.lam)
+        decay_TB = decay.masked_fill_(tokens.is_end_TB, 0.0)
         found_TB = tokens.advantages(self.gamma_token, decay_TB)
         targets = lists_of(found_TB + tokens.values_TB, episodes)
         found_TB = tokens.whitened(found_TB) if self.whiten else found_TB
@@ -51,24 +52,6 @@ class BilevelGae:
             level=Level.TOKEN,
             returns=ragged(scored, episodes, targets),
         )
-
-    def _inside(self, episodes: Sequence[Episode]) -> tuple[Tokens, torch.Tensor]:
-        """The tokens as the second pass sees them, and which are their turn's last."""
-        paid = [
-            episode._replace(
-                steps=tuple(
-                    step._replace(reward=target)
-                    for step, target in zip(episode.steps, self._turns(episode), strict=True)
-                )
-            )
-            for episode in episodes
-        ]
-        tokens = Tokens.of(paid)
-        is_end_TB = torch.zeros_like(tokens.mask_TB)
-        for b, episode in enumerate(episodes):
-            is_end_TB[[step.last for step in episode.steps], b] = True
-        following_TB = torch.where(is_end_TB, 0.0, tokens.following_TB)
-        return replace(tokens, following_TB=following_TB), is_end_TB
 
     def _turns(self, episode: Episode) -> list[float]:
         """`A_k + V_k` of each turn, at its last token."""

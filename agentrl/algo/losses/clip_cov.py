@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Gt, Le, Lt
 
-from agentrl.algo.drift import covariance, metrics_of
+from agentrl.algo.drift import covariance, log_ratio, metrics_of
 from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.core.errors import ConfigError
 from agentrl.core.registry import register
@@ -58,18 +58,20 @@ class ClipCovariance:
         out = PpoClip(low=self.low, high=self.high)(
             logp, old_logp, advantages, mask, trajectory_B=trajectory_B
         )
-        ratio = (logp.detach() - old_logp).clamp(-20.0, 20.0).exp()
-        is_clipped = ((ratio < 1.0 - self.low) & (advantages < 0)) | (
-            (ratio > 1.0 + self.high) & (advantages > 0)
-        )
-        cov = covariance(advantages, logp, mask)
-        may = mask & ~is_clipped & (cov > self.floor) & (cov < self.ceiling)
-        count = min(max(1, int(self.share * int(mask.sum()))), int(may.sum()))
-        drawn = torch.zeros_like(mask)
-        if count:
-            lots = torch.where(may, hashed(logp.detach(), old_logp, advantages), -1.0)
-            drawn.view(-1)[lots.flatten().topk(count).indices] = True
-        metrics = metrics_of("loss", {"dropped": drawn.to(logp.dtype)}, mask)
+        with torch.no_grad():
+            ratio = log_ratio(logp, old_logp).exp_()
+            may = (ratio >= 1.0 - self.low) | (advantages >= 0)
+            may &= (ratio <= 1.0 + self.high) | (advantages <= 0)
+            del ratio
+            cov = covariance(advantages, logp, mask)
+            may &= mask & (cov > self.floor) & (cov < self.ceiling)
+            del cov
+            places = may.flatten().nonzero().squeeze(-1)
+            count = min(max(1, int(self.share * int(mask.sum()))), len(places))
+            drawn = torch.zeros_like(mask)
+            lots = hashed(logp[may], old_logp[may], advantages[may])
+            drawn.view(-1)[places[lots.topk(count).indices]] = True
+            metrics = metrics_of("loss", {"dropped": drawn}, mask)
         return LossOut(
             loss_BT=out.loss_BT.masked_fill(drawn, 0.0), metrics={**out.metrics, **metrics}
         )

@@ -43,16 +43,16 @@ class DivergenceProximal:
         trajectory_B: torch.Tensor,
     ) -> LossOut:
         """Per-token loss `[B,T]`, the share of tokens left out and the ratio's mean."""
-        ratio = log_ratio(logp, old_logp).exp().detach()
-        p, p_old = logp.detach().exp(), old_logp.exp()
-        apart = (p - p_old).abs() if self.divergence == "tv" else binary_kl(p_old, p)
-        is_away = torch.where(advantages > 0, p > p_old, p < p_old)
-        is_out = (apart > self.radius) & is_away
-        loss = -advantages * ratio.clamp(max=self.cap) * logp
-        found = {"clipped": is_out.to(ratio.dtype), "ratio": ratio}
-        return LossOut(
-            loss_BT=loss.masked_fill(is_out, 0.0), metrics=metrics_of("loss", found, mask)
-        )
+        with torch.no_grad():
+            p, p_old = logp.exp(), old_logp.exp()
+            is_out = torch.where(advantages > 0, p > p_old, p < p_old)
+            apart = p.sub_(p_old).abs_() if self.divergence == "tv" else binary_kl(p_old, p)
+            is_out &= apart > self.radius
+            del p, p_old, apart
+            ratio = log_ratio(logp, old_logp).exp_()
+            metrics = metrics_of("loss", {"clipped": is_out, "ratio": ratio}, mask)
+            weight = ratio.clamp_(max=self.cap).mul_(advantages).neg_().masked_fill_(is_out, 0.0)
+        return LossOut(loss_BT=weight * logp, metrics=metrics)
 
 
 def binary_kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:

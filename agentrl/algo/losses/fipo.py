@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Lt
 
-from agentrl.algo.drift import log_ratio, metrics_of
+from agentrl.algo.drift import REACH, log_ratio, metrics_of
+from agentrl.algo.losses.ppo_clip import PpoClip
 from agentrl.core.registry import register
 from agentrl.core.tensors import LossOut
 
@@ -42,20 +43,17 @@ class FutureKl:
         trajectory_B: torch.Tensor,
     ) -> LossOut:
         """Per-token loss `[B,T]`, its clip fractions, the ratio's mean and that of `f`."""
-        moved = log_ratio(logp, old_logp)
-        future = discounted_future(moved.detach(), mask, 2.0 ** (-1.0 / self.half_life))
-        least = 1.0 if self.high_only else 1.0 - self.weight
-        f = future.clamp(-20.0, 20.0).exp().clamp(least, 1.0 + self.weight)
-        ratio, weighed = moved.exp(), advantages * f
-        clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
-        loss = torch.maximum(-weighed * ratio, -weighed * clipped)
-        found = {
-            "clip_low": ((ratio < 1.0 - self.low) & (advantages < 0)).to(ratio.dtype),
-            "clip_high": ((ratio > 1.0 + self.high) & (advantages > 0)).to(ratio.dtype),
-            "ratio": ratio,
-            "future_weight": f,
-        }
-        return LossOut(loss_BT=loss, metrics=metrics_of("loss", found, mask))
+        with torch.no_grad():
+            moved = log_ratio(logp, old_logp)
+            f = discounted_future(moved, mask, 2.0 ** (-1.0 / self.half_life))
+            del moved
+            least = 1.0 if self.high_only else 1.0 - self.weight
+            f = f.clamp_(-REACH, REACH).exp_().clamp_(least, 1.0 + self.weight)
+            metrics = metrics_of("loss", {"future_weight": f}, mask)
+            weighed = f.mul_(advantages)
+        clip = PpoClip(low=self.low, high=self.high)
+        out = clip(logp, old_logp, weighed, mask, trajectory_B=trajectory_B)
+        return LossOut(loss_BT=out.loss_BT, metrics={**out.metrics, **metrics})
 
 
 def discounted_future(values_BT: torch.Tensor, mask: torch.Tensor, g: float) -> torch.Tensor:
@@ -63,8 +61,7 @@ def discounted_future(values_BT: torch.Tensor, mask: torch.Tensor, g: float) -> 
     # Tokens first, so that what is added in one step lies together.
     mask_TB = mask.T.contiguous()
     sums_TB = torch.where(mask_TB, values_BT.T, 0.0)
-    decay_TB = torch.where(mask_TB, g, 1.0).to(sums_TB.dtype)
-    rows, decays = sums_TB.unbind(), decay_TB.unbind()
+    rows, masks = sums_TB.unbind(), mask_TB.unbind()
     for t in range(len(rows) - 2, -1, -1):
-        rows[t].addcmul_(rows[t + 1], decays[t])
-    return sums_TB.T
+        rows[t].add_(torch.where(masks[t], g * rows[t + 1], rows[t + 1]))
+    return sums_TB.T.contiguous()

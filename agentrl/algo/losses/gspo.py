@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Lt
 
-from agentrl.algo.drift import log_ratio, metrics_of, trajectory_mean
+from agentrl.algo.drift import log_ratio, metrics_of, trajectory_mean, with_slope
 from agentrl.core.registry import register
 from agentrl.core.tensors import LossOut
 
@@ -39,13 +39,18 @@ class SequenceRatio:
         trajectory_B: torch.Tensor,
     ) -> LossOut:
         """Per-token loss `[B,T]`, its clip fractions and the ratio's mean."""
-        mean_B = trajectory_mean(log_ratio(logp, old_logp), mask, trajectory_B).detach()
-        ratio = mean_B.exp()[:, None] * (logp - logp.detach()).exp()
-        clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
-        loss = torch.maximum(-advantages * ratio, -advantages * clipped)
-        found = {
-            "clip_low": ((ratio < 1.0 - self.low) & (advantages < 0)).to(ratio.dtype),
-            "clip_high": ((ratio > 1.0 + self.high) & (advantages > 0)).to(ratio.dtype),
-            "ratio": ratio,
-        }
-        return LossOut(loss_BT=loss, metrics=metrics_of("loss", found, mask))
+        with torch.no_grad():
+            mean_B = trajectory_mean(log_ratio(logp, old_logp), mask, trajectory_B)
+            ratio_B1 = mean_B.exp()[:, None]
+            is_low = (ratio_B1 < 1.0 - self.low) & (advantages < 0)
+            is_high = (ratio_B1 > 1.0 + self.high) & (advantages > 0)
+            found = {
+                "clip_low": is_low,
+                "clip_high": is_high,
+                "ratio": ratio_B1.expand_as(advantages),
+            }
+            metrics = metrics_of("loss", found, mask)
+            clipped = torch.where(is_low, 1.0 - self.low, ratio_B1)
+            value = torch.where(is_high, 1.0 + self.high, clipped).mul_(advantages).neg_()
+            slope = value.masked_fill(is_low | is_high, 0.0)
+        return LossOut(loss_BT=with_slope(value, slope, logp), metrics=metrics)

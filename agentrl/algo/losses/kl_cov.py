@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt, Le
 
-from agentrl.algo.drift import covariance, log_ratio, metrics_of
+from agentrl.algo.drift import covariance, is_within, log_ratio, metrics_of, with_slope
 from agentrl.core.registry import register
 from agentrl.core.tensors import LossOut
 
@@ -39,13 +39,19 @@ class KlCovariance:
         trajectory_B: torch.Tensor,
     ) -> LossOut:
         """Per-token loss `[B,T]`, the share of tokens held back and the ratio's mean."""
-        moved = log_ratio(logp, old_logp)
-        ratio = moved.exp()
-        held = torch.zeros_like(mask)
-        n = int(mask.sum())
-        if n:
-            cov = torch.where(mask, covariance(advantages, logp, mask), -torch.inf)
-            held.view(-1)[cov.flatten().topk(max(1, int(self.share * n))).indices] = True
-        loss = -advantages * ratio + torch.where(held, self.coef * moved.abs(), 0.0)
-        found = {"held": held.to(ratio.dtype), "ratio": ratio}
-        return LossOut(loss_BT=loss, metrics=metrics_of("loss", found, mask))
+        with torch.no_grad():
+            held = torch.zeros_like(mask)
+            n = int(mask.sum())
+            if n:
+                cov = covariance(advantages, logp, mask).masked_fill_(~mask, -torch.inf)
+                held.view(-1)[cov.flatten().topk(max(1, int(self.share * n))).indices] = True
+                del cov
+            moved = log_ratio(logp, old_logp)
+            ratio = moved.exp()
+            metrics = metrics_of("loss", {"held": held, "ratio": ratio}, mask)
+            slope = ratio.mul_(advantages).neg_()
+            value = slope + torch.where(held, self.coef * moved.abs(), 0.0)
+            slope += torch.where(held, self.coef * moved.sign(), 0.0)
+            slope.masked_fill_(~is_within(logp, old_logp), 0.0)
+            del moved
+        return LossOut(loss_BT=with_slope(value, slope, logp), metrics=metrics)

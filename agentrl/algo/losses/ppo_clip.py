@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from annotated_types import Gt, Lt
 
+from agentrl.algo.drift import is_within, log_ratio, metrics_of, with_slope
 from agentrl.core.errors import ConfigError
 from agentrl.core.registry import register
 from agentrl.core.tensors import LossOut
-from agentrl.core.types import Sum
 
 
 @register("loss", "ppo_clip")
@@ -54,19 +55,21 @@ class PpoClip:
         trajectory_B: torch.Tensor,
     ) -> LossOut:
         """Per-token loss `[B,T]`, its clip fractions and the ratio's mean."""
-        log_ratio = (logp - old_logp).clamp(-20.0, 20.0)
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
-        bounded = ratio if self.delta is None else ratio.clamp(max=self.delta)
-        loss = torch.maximum(-advantages * bounded, -advantages * clipped)
-        if self.dual is not None:
-            loss = torch.where(advantages < 0, torch.minimum(loss, -advantages * self.dual), loss)
-        count = float(mask.sum())
-        is_low = (ratio < 1.0 - self.low) & (advantages < 0) & mask
-        is_high = (ratio > 1.0 + self.high) & (advantages > 0) & mask
-        metrics = {
-            "loss/clip_low": Sum(float(is_low.sum()), count),
-            "loss/clip_high": Sum(float(is_high.sum()), count),
-            "loss/ratio": Sum(float((ratio.detach() * mask).sum()), count),
-        }
-        return LossOut(loss_BT=loss, metrics=metrics)
+        with torch.no_grad():
+            ratio = log_ratio(logp, old_logp).exp_()
+            is_low = (ratio < 1.0 - self.low) & (advantages < 0)
+            is_high = (ratio > 1.0 + self.high) & (advantages > 0)
+            found = {"clip_low": is_low, "clip_high": is_high, "ratio": ratio}
+            metrics = metrics_of("loss", found, mask)
+            is_flat = is_low | is_high | ~is_within(logp, old_logp)
+            counted = torch.where(is_low, 1.0 - self.low, ratio)
+            counted = torch.where(is_high, 1.0 + self.high, counted)
+            most = min(self.delta or math.inf, self.dual or math.inf)
+            if most < math.inf:
+                is_beyond = (ratio > most) & (advantages < 0)
+                is_flat |= is_beyond
+                counted = torch.where(is_beyond, most, counted)
+            del ratio, found
+            value = counted.mul_(advantages).neg_()
+            slope = value.masked_fill(is_flat, 0.0)
+        return LossOut(loss_BT=with_slope(value, slope, logp), metrics=metrics)

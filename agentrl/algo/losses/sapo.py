@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from agentrl.algo.drift import log_ratio, metrics_of
+from agentrl.algo.drift import is_within, log_ratio, metrics_of, with_slope
 from agentrl.core.registry import register
 from agentrl.core.tensors import LossOut
 
@@ -34,9 +34,14 @@ class SoftGate:
         trajectory_B: torch.Tensor,
     ) -> LossOut:
         """Per-token loss `[B,T]`, the mean slope of the gate and the ratio's mean."""
-        ratio = log_ratio(logp, old_logp).exp()
-        tau = torch.where(advantages > 0, self.tau_positive, self.tau_negative)
-        gate = torch.sigmoid(tau * (ratio - 1.0))
-        found = {"slope": 4.0 * gate * (1.0 - gate), "ratio": ratio}
-        loss = -advantages * gate * 4.0 / tau
-        return LossOut(loss_BT=loss, metrics=metrics_of("loss", found, mask))
+        with torch.no_grad():
+            ratio = log_ratio(logp, old_logp).exp_()
+            tau = torch.where(advantages > 0, self.tau_positive, self.tau_negative).to(ratio)
+            gate = (ratio - 1.0).mul_(tau).sigmoid_()
+            value = torch.div(gate, tau, out=tau).mul_(advantages).mul_(-4.0)
+            gate = (1.0 - gate).mul_(gate).mul_(4.0)
+            metrics = metrics_of("loss", {"slope": gate, "ratio": ratio}, mask)
+            slope = gate.mul_(ratio).mul_(advantages).neg_()
+            del ratio
+            slope.masked_fill_(~is_within(logp, old_logp), 0.0)
+        return LossOut(loss_BT=with_slope(value, slope, logp), metrics=metrics)

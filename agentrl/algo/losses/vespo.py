@@ -46,12 +46,19 @@ class VariationalSequence:
         trajectory_B: torch.Tensor,
     ) -> LossOut:
         """Per-token loss `[B,T]` and the mean weight."""
-        moved = log_ratio(logp, old_logp).detach()
-        log_w = trajectory_sum(moved, mask, trajectory_B).clamp(LEAST, MOST)[:, None]
-        is_good = advantages >= 0
-        k = torch.where(is_good, self.k_positive, self.k_negative)
-        decay = torch.where(is_good, self.decay_positive, self.decay_negative)
-        phi = (decay + k * log_w - decay * log_w.exp()).exp()
-        found = {"phi": phi, "ratio": log_w.exp().expand_as(moved)}
-        loss = -phi * advantages * logp
-        return LossOut(loss_BT=loss, metrics=metrics_of("loss", found, mask))
+        with torch.no_grad():
+            moved = log_ratio(logp, old_logp)
+            log_w = trajectory_sum(moved, mask, trajectory_B).clamp(LEAST, MOST)[:, None]
+            del moved
+            good, bad = (
+                (decay + k * log_w - decay * log_w.exp()).exp()
+                for k, decay in (
+                    (self.k_positive, self.decay_positive),
+                    (self.k_negative, self.decay_negative),
+                )
+            )
+            phi = torch.where(advantages >= 0, good, bad)
+            found = {"phi": phi, "ratio": log_w.exp().expand_as(phi)}
+            metrics = metrics_of("loss", found, mask)
+            weight = phi.mul_(advantages).neg_()
+        return LossOut(loss_BT=weight * logp, metrics=metrics)

@@ -63,6 +63,16 @@ def covariance(advantages: torch.Tensor, logp: torch.Tensor, mask: torch.Tensor)
     return centred(advantages.detach()).mul_(centred(logp.detach()))
 
 
+def largest(values_BT: torch.Tensor, count: int) -> torch.Tensor:
+    """`[B,T]`: True at the `count` largest. Row by row first, since a sort of all of them together
+    holds several times their memory."""
+    of_row = values_BT.topk(min(count, values_BT.shape[-1]), dim=-1)
+    chosen = of_row.values.flatten().topk(count).indices
+    found = torch.zeros_like(values_BT, dtype=torch.bool)
+    found[chosen // of_row.values.shape[-1], of_row.indices.flatten()[chosen]] = True
+    return found
+
+
 def k3_of(d: torch.Tensor) -> torch.Tensor:
     """`exp(-d) - 1 + d`, at most 10, for log-ratios `d` of the sampled tokens' own policy over
     another (Schulman 2020, "Approximating KL divergence"): unbiased and never negative."""

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrl.algo.drift import covariance
+from agentrl.algo.drift import covariance, largest, with_slope
 from agentrl.algo.losses.cispo import ClippedWeight
 from agentrl.algo.losses.clip_cov import ClipCovariance
 from agentrl.algo.losses.dppo import DivergenceProximal, binary_kl
@@ -247,3 +247,21 @@ def test_what_an_env_says_between_two_turns_does_not_age_fipo_s_future() -> None
     mask = torch.tensor([[True, False, False, True, True]])
     spread = discounted_future(x, mask, 0.5)[mask]
     assert spread.tolist() == pytest.approx([0.1 - 0.1 + 0.0125, -0.2 + 0.025, 0.05])
+
+
+def test_the_largest_are_found_row_by_row_as_they_are_found_at_once() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values_BT = torch.randn(7, 9, generator=generator, dtype=torch.float64)
+    for count in (1, 5, 20, 63):
+        at_once = torch.zeros(63, dtype=torch.bool)
+        at_once[values_BT.flatten().topk(count).indices] = True
+        assert torch.equal(largest(values_BT, count), at_once.view(7, 9))
+
+
+def test_a_value_with_a_slope_of_its_own_has_both() -> None:
+    logp = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    found = with_slope(torch.tensor([[5.0, 6.0]]), torch.tensor([[0.5, -3.0]]), logp)
+    found.sum().backward()
+    assert found.tolist() == [[5.0, 6.0]]
+    assert logp.grad is not None
+    assert logp.grad.tolist() == [[0.5, -3.0]]

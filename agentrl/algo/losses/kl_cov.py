@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt, Le
 
-from agentrl.algo.drift import covariance, is_within, log_ratio, metrics_of, with_slope
+from agentrl.algo.drift import covariance, is_within, largest, log_ratio, metrics_of, with_slope
 from agentrl.core.registry import register
 from agentrl.core.tensors import LossOut
 
@@ -44,7 +44,7 @@ class KlCovariance:
             n = int(mask.sum())
             if n:
                 cov = covariance(advantages, logp, mask).masked_fill_(~mask, -torch.inf)
-                held.view(-1)[cov.flatten().topk(max(1, int(self.share * n))).indices] = True
+                held = largest(cov, max(1, int(self.share * n)))
                 del cov
             moved = log_ratio(logp, old_logp)
             ratio = moved.exp()

@@ -45,6 +45,30 @@ BROKEN: dict[str, tuple[str, tuple[str, ...]]] = {
     "broken-frozenlake-lr": ("FrozenLake, lr 1e-3", ("invalid actions rising",)),
 }
 """Runs that went wrong by themselves, and what was wrong, as their curves say."""
+PURPOSE = {
+    "purpose-lr-high": ("optim.lr=1e-2", "learning rate too high"),
+    "purpose-lr-low": ("optim.lr=1e-9", "learning rate too low"),
+    "purpose-war": (
+        "reward={name: overlong, limit: 12, buffer: 11}, where succeeding takes tokens",
+        "reward parts at war",
+    ),
+    "purpose-cold": ("sft.demos=2 sft.max_steps=5", "dead groups"),
+    "purpose-ratio": (
+        "optim.epochs=12 optim.lr=3e-3 optim.grad_clip=100",
+        "exploding ratio",
+    ),
+    "purpose-stale": ("rollout.mode=async rollout.max_staleness=8", "stale samples"),
+}
+"""Runs of Countdown (24 steps of 12 tasks) that were broken on purpose: how, and what the doctor
+had to say, which was written down before they ran."""
+BLIND = (
+    "As the checks stood when they ran, it was 5 of 6: `optim.lr=1e-2` ruined the policy within"
+    " two steps, before the check of the learning rate had a best success to compare with; it "
+    "now looks at the first two steps as well. The parts at war were named in the last step "
+    "only. The other kinds that the doctor names in these runs are what followed from the "
+    "fault, and are true of their curves."
+)
+"""What is to be said of the runs that were broken on purpose."""
 Line = dict[str, object]
 Change = Callable[[Line, Line, float], None]
 """Spoils a line; it also gets the run's first line, and how far the trouble has come (0..1)."""
@@ -165,6 +189,10 @@ def page() -> str:
     broken = {name: found_in(read(name)) for name in BROKEN}
     wanted = sum(len(kinds) for _, kinds in BROKEN.values())
     right = sum(len(broken[name] & set(kinds)) for name, (_, kinds) in BROKEN.items())
+    purpose = {name: found_in(read(name)) for name in PURPOSE}
+    named = sum(kind in purpose[name] for name, (_, kind) in PURPOSE.items())
+    whole = {name: clean[name] for name in (*SEEN, *HELD)}
+    false_whole = sum(len(found) for found in whole.values())
     lines = [
         "# The doctor",
         "",
@@ -191,6 +219,10 @@ def page() -> str:
         "them was read from the same curves, and the check of length hacking was changed after "
         "it had spoken in one of them: these are no blind test.",
         "",
+        f"- *Twelve real runs, half of them broken on purpose*: {named} of {len(PURPOSE)} troubles "
+        f"named; of {len(whole) * len(kinds)} checks of the {len(whole)} whole ones {false_whole} "
+        f"spoke. {BLIND}",
+        "",
         "| injected kind | found in | beside it |",
         "| --- | --- | --- |",
     ]
@@ -205,6 +237,9 @@ def page() -> str:
     ]
     for name, what in (INJECTED | SEEN | HELD).items():
         lines.append(f"| {what} | {len(read(name))} | {', '.join(sorted(clean[name]))} | |")
+    for name, (what, kind) in PURPOSE.items():
+        said = ", ".join(sorted(purpose[name]))
+        lines.append(f"| Countdown, {what} | {len(read(name))} | {said} | {kind} |")
     for name, (what, truth) in BROKEN.items():
         said = ", ".join(sorted(broken[name]))
         lines.append(f"| {what} | {len(read(name))} | {said} | {', '.join(truth)} |")

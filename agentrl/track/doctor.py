@@ -111,7 +111,7 @@ def _lr_too_high(chart: Chart) -> str | None:
     now, norm = chart.recent("rollout/success", 3), chart.recent("loss/grad_norm", 3)
     if now is None or norm is None or len(success) < 8:
         return None
-    best = max(fmean(success[i : i + 5]) for i in range(len(success) - 7))
+    best = max(fmean(success[:2]), *(fmean(success[i : i + 5]) for i in range(len(success) - 7)))
     usual = median(norms[:-3]) if len(norms) > 3 else norm
     drift = chart.recent("drift/old_k3", 3) or 0.0
     if best < 0.1 or now >= 0.5 * best or (norm <= 3 * usual and drift <= 0.05):

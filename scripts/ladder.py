@@ -32,6 +32,8 @@ STORY = KEPT / "notes.md"
 """What people wrote about it: changes of the rules, and what was seen."""
 ALONE = ("grpo", "gigpo")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+TABLE = "oracle.jsonl"
+"""What the env's expert does, for arms whose keys name it; beside the run's folder."""
 Entry = dict[str, Any]
 
 
@@ -46,13 +48,11 @@ def run(task: str, arm: str, seed: int) -> Entry:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(python), "-m", "agentrl", "train", str(recipe(task))]
         command += [f"run.folder={folder}", "run.name=run", f"run.seed={seed}"]
-        keys = [str(key) for key in RULES["arms"][arm]["keys"]]
-        if any("{table}" in key for key in keys):
-            table = Path(folder) / "oracle.jsonl"
+        keys = RULES["arms"][arm]["keys"]
+        if any(TABLE in key for key in keys):
             script = str(ROOT / "scripts" / "oracle_table.py")
-            told = [str(python), script, str(recipe(task)), "--out", str(table)]
-            subprocess.run(told, env=ENV, timeout=1200, check=True, capture_output=True)
-            keys = [key.replace("{table}", str(table)) for key in keys]
+            told = [str(python), script, str(recipe(task)), "--out", TABLE]
+            subprocess.run(told, cwd=folder, env=ENV, timeout=1200, check=True, capture_output=True)
         done = subprocess.run(
             command + keys,
             cwd=folder,

@@ -50,6 +50,7 @@ FLAGS = (
     "--disable-hang-monitor",
     "--disable-ipc-flooding-protection",
     "--disable-lcd-text",
+    "--disable-partial-raster",
     "--disable-popup-blocking",
     "--disable-prompt-on-repost",
     "--disable-renderer-backgrounding",

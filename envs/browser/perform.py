@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from agentrl.core.errors import AgentRLError, did_you_mean
@@ -61,6 +61,8 @@ class Hands:
     """Use a finger where a mouse would be used (the page has a touch screen)."""
     wait_s: float = PRESS_S
     """What `Wait` waits by the clock on the wall."""
+    known: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Where a click reaches elements, in a page that stood still since they were listed."""
 
     async def perform(self, action: gui.GuiAction) -> None:
         """Do it.
@@ -71,11 +73,11 @@ class Hands:
         """
         match action:
             case gui.Click(target=target):
-                await self._click(await self._spot(target))
+                await self._click(await self._at(target))
             case gui.DoubleClick(target=target):
-                await self._click(await self._spot(target), count=2)
+                await self._click(await self._at(target), count=2)
             case gui.RightClick(target=target):
-                spot = await self._spot(target)
+                spot = await self._at(target)
                 await self._do(self.lease.page.mouse.click(spot.x, spot.y, button="right"))
             case gui.LongPress(target=target):
                 await self._hold(await self._spot(target))
@@ -113,6 +115,11 @@ class Hands:
         """CSS pixels of a point, within the screen."""
         x, y = (point.x * self.screen.width / gui.FULL, point.y * self.screen.height / gui.FULL)
         return min(x, self.screen.width - 1.0), min(y, self.screen.height - 1.0)
+
+    async def _at(self, target: gui.Target) -> Place:
+        """Where to click."""
+        is_known = isinstance(target, str) and target in self.known
+        return Place(*self.known[str(target)]) if is_known else await self._spot(target)
 
     async def _spot(self, target: gui.Target | None) -> Place:
         """Where a target is; the middle of the screen if it is None."""

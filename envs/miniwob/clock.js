@@ -60,7 +60,8 @@ window.__clock = (() => {
 
   document.addEventListener("DOMContentLoaded", () => {
     const style = document.createElement("style");
-    style.textContent = "*,*::before,*::after{transition:none!important;animation:none!important}";
+    style.textContent = "*,*::before,*::after{transition:none!important;animation:none!important}" +
+      "html{overflow:hidden!important}";  // what lies beyond the screen is no part of the task
     document.head.append(style);
   });
   return {advance, forget};

@@ -43,7 +43,7 @@ from agentrl.envs.browser.perform import Hands, ImpossibleActionError, labelled,
 from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, lease
 from agentrl.envs.miniwob.oracles import ORACLES, Scene
 from agentrl.envs.miniwob.pages import page_of, pages, pictures_of, task_names
-from agentrl.envs.miniwob.reloads import RELOADED
+from agentrl.envs.miniwob.reloads import RELOADED, WIDE
 from agentrl.text.gui import (
     Click,
     Done,
@@ -59,7 +59,8 @@ from agentrl.text.gui import (
 
 CLOCK = Path(__file__).with_name("clock.js").read_text(encoding="utf-8")
 SCREEN = Screen(160, 210)
-VIEWPORT = (332, 214)
+VIEWPORT = Screen(332, 214)
+"""For tasks that look different in a viewport without a margin."""
 GIVEN_UP = -1.0
 """What saying `done` too early is worth, or `infeasible`: as much as the time running out."""
 SEEDS: Mapping[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}
@@ -138,6 +139,8 @@ class MiniWob(Env):
         self._view = None
         page_lease = await self._page(self._name)
         page_lease.begin()
+        # what lies under the pointer looks different, or does when it is noticed
+        await page_lease.call(page_lease.page.mouse.move(0, 0), "the pointer")
         began = page_lease.page.evaluate("seed => __wob.begin(seed)", str(task.seed))
         found = await page_lease.call(began, f"the start of {self._name}")
         return await self._shown(page_lease, found)
@@ -149,11 +152,14 @@ class MiniWob(Env):
             await self._give_back()
             kept = None
         if kept is None:
-            kept = self._lease = await lease(self.browser, viewport=VIEWPORT, roots=(pages(),))
+            kept = self._lease = await lease(self.browser, viewport=SCREEN, roots=(pages(),))
             self._loaded = ""
             await install(kept)
             await kept.call(kept.page.add_init_script(CLOCK), "preparing the page")
         if self._loaded != name or name in RELOADED or kept.counts["navigations"]:
+            size = (VIEWPORT if name in WIDE else SCREEN)._asdict()
+            if kept.page.viewport_size != size:
+                await kept.call(kept.page.set_viewport_size(size), "the viewport")
             await kept.call(kept.page.goto(page_of(name).as_uri()), f"opening {name}")
             loaded = kept.page.evaluate("urls => __wob.load(urls)", pictures_of(name))
             await kept.call(loaded, f"the pictures of {name}")
@@ -179,7 +185,8 @@ class MiniWob(Env):
                 act = numbered(act, view.elements)
                 if self._is_seen:
                     self._spots = spots(act, view.elements, SCREEN)
-                await Hands(lease=page_lease, screen=SCREEN).perform(act)
+                known = {e.ref: e.spot for e in view.elements if e.spot is not None}
+                await Hands(lease=page_lease, screen=SCREEN, known=known).perform(act)
             ms = self.step_ms * (1 + isinstance(act, Wait))
         except (MalformedError, ImpossibleActionError) as error:
             complaint, ms = f"not possible: {error}", self.step_ms

@@ -60,7 +60,7 @@ PURPOSE = {
     "purpose-stale": ("rollout.mode=async rollout.max_staleness=8", "stale samples"),
 }
 """Runs of Countdown (24 steps of 12 tasks) that were broken on purpose: how, and what the doctor
-had to say, which was written down before they ran."""
+had to say."""
 BLIND = (
     "As the checks stood when they ran, it was 5 of 6: `optim.lr=1e-2` ruined the policy within"
     " two steps, before the check of the learning rate had a best success to compare with; it "

@@ -81,6 +81,7 @@ RECIPES = {
     "miniwob-click-test-2": ("grpo",),
     "miniwob-click-button": ("grpo",),
     "miniwob-enter-text": ("grpo",),
+    "webapps-phone": ("grpo",),
     "doorkey": ("explored", "alone"),
     "quickstart": ("grpo", "async"),
 }

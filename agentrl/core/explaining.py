@@ -210,7 +210,8 @@ def _default(cls: type, name: str) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, str | Path | Enum):
-        return str(value) or '""'
+        text = str(value)
+        return text if text and text.isprintable() else json.dumps(text)
     if isinstance(value, Mapping):
         return json.dumps(dict(value), default=str)
     if isinstance(value, tuple | list | frozenset | set):

@@ -13,6 +13,7 @@ from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import Play
 from agentrl.core.registry import register
 from agentrl.core.types import Group, Opening, Task
+from agentrl.rollout.collecting import each_task
 from agentrl.rollout.strategies.flat import Flat
 
 
@@ -53,12 +54,7 @@ class BudgetSubgroups:
                 f"rollout.group_size: expected a multiple of the {len(self.budgets)} budgets of "
                 f"strategy=budget_subgroups (got {play.group_size})"
             )
-        async with asyncio.TaskGroup() as running:
-            groups = [
-                running.create_task(self._group(task, index, play))
-                for index, task in enumerate(tasks)
-            ]
-        return [group.result() for group in groups]
+        return await each_task(tasks, lambda task, index: self._group(task, index, play))
 
     async def _group(self, task: Task, index: int, play: Play) -> Group:
         start, each = play.start(task), play.group_size // len(self.budgets)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from agentrl.core.protocols import Play
 from agentrl.core.registry import register
 from agentrl.core.types import Group, Task
+from agentrl.rollout.collecting import each_task
 
 
 @register("strategy", "flat")
@@ -21,12 +22,9 @@ class Flat:
 
     async def collect(self, tasks: Sequence[Task], play: Play, *, first: int = 0) -> list[Group]:
         """One scored group per task, in the order of the tasks; `first` numbers the first one."""
-        async with asyncio.TaskGroup() as running:
-            groups = [
-                running.create_task(self._group(task, index, play))
-                for index, task in enumerate(tasks, start=first)
-            ]
-        return [group.result() for group in groups]
+        return await each_task(
+            tasks, lambda task, index: self._group(task, index, play), first=first
+        )
 
     async def _group(self, task: Task, index: int, play: Play) -> Group:
         start = play.start(task)

@@ -13,6 +13,7 @@ from agentrl.core.protocols import Play
 from agentrl.core.registry import register
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Group, Task, Trajectory
+from agentrl.rollout.collecting import each_task
 from agentrl.rollout.cuts import BEGINNING, Cut, cuts, onward, sampled_before
 from agentrl.rollout.strategies.flat import Flat
 
@@ -41,12 +42,7 @@ class Mrt:
         """One scored group per task, in the order of the tasks; those that answer stand last."""
         if not play.more(1):
             return await Flat().collect(tasks, play)
-        async with asyncio.TaskGroup() as running:
-            groups = [
-                running.create_task(self._group(task, index, play))
-                for index, task in enumerate(tasks)
-            ]
-        return [group.result() for group in groups]
+        return await each_task(tasks, lambda task, index: self._group(task, index, play))
 
     async def _group(self, task: Task, index: int, play: Play) -> Group:
         start = play.start(task)

@@ -14,6 +14,7 @@ from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import Play
 from agentrl.core.registry import register
 from agentrl.core.types import Group, Start, Task, Trajectory
+from agentrl.rollout.collecting import each_task
 from agentrl.rollout.cuts import BEGINNING, Cut, cuts, onward, sampled_before
 from agentrl.rollout.strategies.flat import Flat
 
@@ -56,12 +57,7 @@ class MrtDense:
                 f"strategy.probes: {play.group_size} siblings with {self.probes} probes at up to "
                 f"{self.most} places are {total} episodes of a task, at most {ROOM} are possible"
             )
-        async with asyncio.TaskGroup() as running:
-            groups = [
-                running.create_task(self._group(task, index, play))
-                for index, task in enumerate(tasks)
-            ]
-        return [group.result() for group in groups]
+        return await each_task(tasks, lambda task, index: self._group(task, index, play))
 
     async def _group(self, task: Task, index: int, play: Play) -> Group:
         start = play.start(task)

@@ -10,12 +10,12 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import Play
 from agentrl.core.registry import register
 from agentrl.core.saved import Saved
 from agentrl.core.seeds import derive_seed
 from agentrl.core.types import Fork, Group, Start, Task, Trajectory
+from agentrl.rollout.collecting import each_task, roots_of
 from agentrl.rollout.strategies.flat import Flat
 
 
@@ -47,18 +47,8 @@ class SnapshotTree:
         """
         if not play.more(1):
             return await Flat().collect(tasks, play)
-        roots = play.group_size // 2 if self.roots is None else self.roots
-        if roots > play.group_size:
-            raise ConfigError(
-                f"strategy.roots: must be at most rollout.group_size={play.group_size} (got "
-                f"{roots})"
-            )
-        async with asyncio.TaskGroup() as running:
-            groups = [
-                running.create_task(self._group(task, index, play, roots))
-                for index, task in enumerate(tasks)
-            ]
-        return [group.result() for group in groups]
+        roots = roots_of(self.roots, play)
+        return await each_task(tasks, lambda task, index: self._group(task, index, play, roots))
 
     async def _group(self, task: Task, index: int, play: Play, roots: int) -> Group:
         start = play.start(task)

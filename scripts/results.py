@@ -92,7 +92,10 @@ IN_BROWSER = ("miniwob", "webapps")
 AGENTS = ROOT / "scripts" / "agents"
 PREPARED = {"program": AGENTS / "prepare_babyai.py"}
 """What writes, for a seed, what the recipe wants to find where it is started."""
-TRIED = {"textworld": "settings were tried on seed 1 alone"}
+TRIED = {
+    "textworld": "settings were tried on seed 1 alone",
+    "webapps-phone": "settings were tried on seed 11",
+}
 """What is to be said of how a recipe came to be."""
 SAID = {
     "babyai-GoToLocalS6N2": (

@@ -6,6 +6,9 @@ tokens.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 
 from agentrl.core.types import Sum
@@ -123,10 +126,27 @@ def drift_metrics(
     return found | metrics_of("drift", moves, mask)
 
 
+@dataclass(frozen=True, slots=True)
+class SampleSize(Sum):
+    """Kish's effective sample size of weights as a share of their number,
+    `(sum w)^2 / (n sum w^2)`: 1 for equal weights. Parts add up to that of the whole."""
+
+    squares: float = 0.0
+
+    def __add__(self, other: Sum) -> SampleSize:
+        squares = self.squares + (other.squares if isinstance(other, SampleSize) else 0.0)
+        return SampleSize(self.total + other.total, self.weight + other.weight, squares)
+
+    @property
+    def mean(self) -> float:
+        """The share, 0 where all weights are; NaN where nothing was counted."""
+        if not self.weight:
+            return math.nan
+        return self.total**2 / (self.weight * self.squares) if self.squares else 0.0
+
+
 def weight_metrics(weights_BT: torch.Tensor, mask: torch.Tensor) -> dict[str, Sum]:
-    """`mismatch/ess`: effective sample size of the weights as a share of their number,
-    `(sum w)^2 / (n sum w^2)`, averaged over micro-batches by tokens; 1 for equal weights."""
+    """`mismatch/ess`: how many equal weights say as much as these, as a share of their number."""
     w = torch.where(mask, weights_BT, torch.zeros_like(weights_BT)).double()
     total, squares, count = torch.stack([w.sum(), w.square().sum(), mask.sum().double()]).tolist()
-    share = total * total / squares if squares > 0 else 0.0
-    return {"mismatch/ess": Sum(share, count)}
+    return {"mismatch/ess": SampleSize(total, count, squares)}

@@ -20,7 +20,7 @@ from agentrl.algo.mismatch.sequence import SequenceImportance
 from agentrl.algo.mismatch.tis import TruncatedImportance
 from agentrl.core.errors import ConfigError
 from agentrl.core.protocols import Mismatch
-from agentrl.core.types import Sum
+from agentrl.core.types import Sum, merge_metrics
 from agentrl.train.objective import Objective
 from support.credit import batch, scores
 
@@ -141,6 +141,14 @@ def test_the_effective_sample_size_is_one_for_equal_weights_and_a_share_otherwis
         found = weight_metrics(torch.tensor([weights]), mask)["mismatch/ess"]
         assert found.mean == pytest.approx(share)
         assert found.weight == 4.0
+
+
+def test_the_effective_sample_size_of_parts_adds_up_to_that_of_the_whole() -> None:
+    weights, mask = torch.tensor([[3.0, 1.0, 2.0, 2.0]]), torch.ones(1, 4, dtype=torch.bool)
+    whole = weight_metrics(weights, mask)
+    parts = [weight_metrics(weights[:, k : k + 2], mask[:, :2]) for k in (0, 2)]
+    assert merge_metrics(parts) == whole
+    assert whole["mismatch/ess"].mean == pytest.approx(64 / (4 * 18))
 
 
 @given(st.lists(st.floats(-90, 90), min_size=1), st.floats(0.5, 5))

@@ -88,6 +88,10 @@ class FakeHttp:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _end(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for _ in range(5):  # a connection's task that is cancelled before it begins leaks it
+            await asyncio.sleep(0)
         self.die()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:

@@ -106,6 +106,12 @@ SAID = {
     "countdown": (
         "Two turns leave little to be told apart: no estimator is seen to be better than another."
     ),
+    "countdown-16": (
+        "Sixteen updates a batch at one learning rate for all: GRPO's clip, DPPO and GSPO end above "
+        "ratios without a clip; GMPO, SAPO and CISPO do not, though their papers found them better "
+        "than the clip. Four updates a batch learn more with the clip (the table above), and a "
+        "learning rate of its own for each loss was not looked for."
+    ),
 }
 """Recipe -> whether what its papers found is seen here."""
 BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT", "start": "SFT"}

@@ -107,10 +107,10 @@ SAID = {
         "Two turns leave little to be told apart: no estimator is seen to be better than another."
     ),
     "countdown-16": (
-        "Sixteen updates a batch at one learning rate for all: GRPO's clip, DPPO and GSPO end above "
-        "ratios without a clip; GMPO, SAPO and CISPO do not, though their papers found them better "
-        "than the clip. Four updates a batch learn more with the clip (the table above), and a "
-        "learning rate of its own for each loss was not looked for."
+        "Sixteen updates a batch at one learning rate for all: GRPO's clip, DPPO and GSPO end "
+        "above ratios without a clip, by less than their intervals; GMPO, SAPO and CISPO end about "
+        "there. That its paper's loss is better than the clip is seen for none. Four updates a "
+        "batch learn more (the table above), and no loss had a learning rate of its own."
     ),
 }
 """Recipe -> whether what its papers found is seen here."""

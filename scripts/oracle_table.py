@@ -1,7 +1,7 @@
 """What an env's own expert does on its train tasks, as a table that a proposer answers from.
 
-    python scripts/oracle_table.py scripts/ladder/doorkey.yaml --out oracle.jsonl
-    agentrl train scripts/ladder/doorkey.yaml explore.guide={name: table, path: oracle.jsonl}
+    python scripts/oracle_table.py scripts/ladder/unlock.yaml --out oracle.jsonl
+    agentrl train scripts/ladder/unlock.yaml explore.guide={name: table, path: oracle.jsonl}
 
 One line for each state on the expert's way from the start of a task; a `noisy` proposer makes it
 worse.
@@ -44,10 +44,10 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    given.out.unlink(missing_ok=True)
     config = load_config(given.recipe, [])
     runner = runner_for(config.env, config.rollout.runner)
     tasks = list(config.env.tasks("train"))
+    given.out.unlink(missing_ok=True)
     count = asyncio.run(told(config.env, runner, tasks, config.rollout.max_turns, given.out))
     print(f"{given.out}: {len(tasks)} tasks, {count} answers")
 

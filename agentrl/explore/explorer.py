@@ -100,7 +100,7 @@ class ArchiveExplorer:
                     )
                     visits = self.visits(ground, Random(derive_seed(seed, "explore", task.id)))
                     found.append(await visits.explore())
-                    others += await visits.reached(self.hindsight)
+                    others += visits.others
                     if found[-1].failure is not None:
                         await runner.close(handle, is_broken=True)
                         handle = await runner.open(env)

@@ -27,7 +27,7 @@ async def reached(
     ground: Ground, graph: StateGraph, cells: list[Cell], count: int, rng: Random
 ) -> list[Found]:
     """At most `count` tasks that ways to the cells solve, each by the shortest that was looked at;
-    every depth is as likely.
+    every depth is as likely. What a cell cost that solves none is the explored task's.
 
     Args:
         cells: those of the graph that can be returned to; the start is none of them.

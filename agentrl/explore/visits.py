@@ -38,6 +38,8 @@ class Visits:
         """Actions of the longest way that was taken."""
         self.first: int | None = None
         self.open: list[Cell] = []
+        self.others: list[Found] = []
+        """Other tasks that were solved on the way (hindsight)."""
         self.near: Nearest | None = None
         self._failure: str | None = None
         self._here = ""
@@ -58,13 +60,14 @@ class Visits:
                 if cell is None:
                     break
                 await self._visit(graph, cell)
+            self.others = await self._reached(graph)
         except (EnvError, DeadlineError) as error:
             logger.warning("explore: task %s failed: %s", self.ground.task.id, error)
             self._failure = str(error)
         return Found(
             task=self.ground.task,
             ways=() if self.graph is None else ways_to_success(self.graph),
-            steps=self.ground.steps,
+            steps=self.ground.steps - sum(other.steps for other in self.others),
             first=self.first,
             cells=0 if self.graph is None else len(self.graph),
             replayed=self.ground.replayed,
@@ -73,12 +76,12 @@ class Visits:
             metrics=self.metrics(),
         )
 
-    async def reached(self, count: int) -> list[Found]:
-        """Tasks that were solved on the way, at most `count`; none where the env failed."""
-        if not count or self.graph is None or self._failure is not None:
+    async def _reached(self, graph: StateGraph) -> list[Found]:
+        """Other tasks that were solved on the way."""
+        if not self.how.hindsight:
             return []
         cells = [cell for cell in self.open if cell.depth and self.ground.holds(cell)]
-        return await reached(self.ground, self.graph, cells, count, self.rng)
+        return await reached(self.ground, graph, cells, self.how.hindsight, self.rng)
 
     async def pick(self, cells: list[Cell], graph: StateGraph) -> Cell | None:
         """The cell that is returned to; None ends the task."""

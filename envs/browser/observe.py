@@ -146,8 +146,8 @@ async def view(page_lease: PageLease, skip: str = "") -> View:
 
 
 async def screenshot(page_lease: PageLease, screen: Screen) -> Image:
-    """The screen as a PNG with a pixel per CSS pixel; two to three times as quick where the screen
-    is the whole viewport. Raises `BrowserError`."""
+    """The screen as a PNG with a pixel per CSS pixel; quickest where the screen is the whole
+    viewport (docs/gui.md). Raises `BrowserError`."""
     session, size = await page_lease.devtools(), page_lease.page.viewport_size
     wanted: dict[str, object] = {"format": "png", "optimizeForSpeed": True}
     if page_lease.scale != 1 or size != {"width": screen.width, "height": screen.height}:

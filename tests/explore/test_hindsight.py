@@ -4,12 +4,13 @@ trained on policy."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agentrl.core.errors import ConfigError, TrainingError
-from agentrl.core.types import Group, Step
+from agentrl.core.errors import ConfigError, EnvError, TrainingError
+from agentrl.core.types import Group, Step, Task
 from agentrl.envs.countdown import Countdown
 from agentrl.explore.go_explore import GoExplore
 from agentrl.track.jsonl import read_lines
@@ -41,6 +42,40 @@ def test_the_way_to_a_number_solves_the_task_of_that_number(tmp_path: Path) -> N
                 break
         assert isinstance(step, Step)
         assert step.info["success"]
+
+
+class Nameless(Countdown):
+    """Nothing that is reached is a task."""
+
+    def hindsight(self, task: Task) -> Task | None:
+        return None
+
+
+class Faulty(Countdown):
+    """Breaks when it is asked what was reached."""
+
+    def hindsight(self, task: Task) -> Task | None:
+        raise EnvError("the dealer left")
+
+
+def test_looking_for_nothing_is_counted_and_an_env_that_fails_there_costs_its_task(
+    tmp_path: Path,
+) -> None:
+    how = GoExplore(budget=80, hindsight=4, restore="replay")
+    counted = {}
+    for made, explorer in (
+        (Nameless, replace(how, hindsight=0)),
+        (Nameless, how),
+        (Faulty, how),
+    ):
+        env = made(numbers=4, target_low=20, target_high=100)
+        folder = tmp_path / f"{made.__name__}-{explorer.hindsight}"
+        folder.mkdir()
+        [counted[made, explorer.hindsight]] = found(explorer, env, folder, env.tasks("train")[:1])
+    assert counted[Nameless, 4].steps > counted[Nameless, 0].steps
+    assert counted[Nameless, 4].failure is None
+    assert "the dealer left" in str(counted[Faulty, 4].failure)
+    assert counted[Faulty, 4].ways == counted[Nameless, 4].ways
 
 
 def test_a_task_in_hindsight_is_refused_by_training_on_policy() -> None:

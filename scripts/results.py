@@ -112,6 +112,17 @@ SAID = {
         "there. That its paper's loss is better than the clip is seen for none. Four updates a "
         "batch learn more (the table above), and no loss had a learning rate of its own."
     ),
+    "countdown-pairs": (
+        "Offline means the first weights' samples, as many and the same prompts, taken before "
+        "training. Online DPO ends above offline DPO on every seed, which is what the papers on "
+        "offline data say; so do CoPG and GRPO. Of the three that learn from old samples, CoPG "
+        "keeps the most on every seed, as its paper claims; with samples of its own it is not "
+        "seen to be better than GRPO."
+    ),
+    "sudoku": (
+        "Paying for the steps of a solution is not seen to help here: StepGRPO and GRPO end "
+        "alike, and neither far above SFT."
+    ),
 }
 """Recipe -> whether what its papers found is seen here."""
 BESIDE = {"random": "random (floor)", "expert": "expert (ceiling)", "sft": "SFT", "start": "SFT"}

@@ -426,7 +426,7 @@ def test_the_episode_s_deadline_names_whom_it_waited_for() -> None:
         error="the episode passed its deadline of 0.2 s (rollout.deadline_s) while waiting for the "
         "env",
     )
-    assert 0.15 < trajectory.seconds < 0.4
+    assert 0.15 < trajectory.seconds < 2
 
 
 def test_success_as_a_reward_is_unknown_for_a_failed_episode_only() -> None:

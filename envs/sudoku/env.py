@@ -52,6 +52,8 @@ class Saved(NamedTuple):
     placed: tuple[Placement, ...]
     turn: int
     is_over: bool
+    undone: Placement | None = None
+    """What the turn before took back."""
 
     @property
     def grid(self) -> Grid:
@@ -76,6 +78,10 @@ class Sudoku(OneState[Saved]):
     least)."""
     turns: Annotated[int, Ge(1)] | None = None
     """Turns until truncation; `none` is three times the number of empty cells."""
+    expert: Literal["fewest", "in_order", "search"] = "fewest"
+    """How the expert plays: `fewest`, the right digit for the cell with the fewest candidates;
+    `in_order`, the right digit for the first empty cell; `search`, depth first, without knowing the
+    solution: the first empty cell, its smallest digit not tried yet, `undo` where none is left."""
     train_tasks: Annotated[int, Ge(1)] = 2_000
     """Length of the train split; each task is another start."""
     dev_tasks: Annotated[int, Ge(1)] = 200
@@ -120,7 +126,8 @@ class Sudoku(OneState[Saved]):
         now = self._playing()
         placed, refusal = self._act(action.strip() if isinstance(action, str) else "")
         turn = now.turn + 1
-        moved = now._replace(placed=placed, turn=turn)
+        undone = now.placed[-1] if len(placed) < len(now.placed) else None
+        moved = now._replace(placed=placed, turn=turn, undone=undone)
         is_full = 0 not in moved.grid
         empty = now.puzzle.count(0)
         truncated = not is_full and turn >= (self.turns or 3 * empty)
@@ -153,13 +160,20 @@ class Sudoku(OneState[Saved]):
         return [*legal, "undo"] if now.placed else legal
 
     def expert_action(self) -> str:
-        """The right digit for the cell with the fewest candidates; `undo` while there is no way."""
-        grid = self._playing().grid
+        """As `expert` says; where the solution guides it, `undo` while there is no way."""
+        now = self._playing()
+        grid = now.grid
+        fits = candidates(grid, self.size)
+        if self.expert == "search":
+            cell = grid.index(0)
+            tried = now.undone.digit if now.undone is not None and now.undone.cell == cell else 0
+            untried = [d for d in fits[cell] if d > tried] or fits[cell] * (not now.placed)
+            return self._said(Placement(cell, untried[0])) if untried else "undo"
         solution = solve(grid, self.size)
         if solution is None:
             return "undo"
-        fits = candidates(grid, self.size)
-        cell = min(fits, key=lambda c: len(fits[c]))
+        fewest = self.expert == "fewest"
+        cell = min(fits, key=lambda c: len(fits[c])) if fewest else grid.index(0)
         return self._said(Placement(cell, solution[cell]))
 
     def check(self, goal: str) -> bool | None:

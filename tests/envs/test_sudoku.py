@@ -200,6 +200,62 @@ def test_the_expert_takes_back_what_leads_nowhere() -> None:
     assert wandered > 10
 
 
+def searched(grid: tuple[int, ...], now: list[int], at: int = 0) -> Iterator[str]:
+    """What a depth-first search of a 4x4 grid says until it is solved: written apart."""
+    if 0 not in now:
+        return
+    if grid[at]:
+        yield from searched(grid, now, at + 1)
+        return
+    for digit in (1, 2, 3, 4):
+        if conflict(tuple(now), at, digit, 4):
+            continue
+        now[at] = digit
+        yield f"place {at // 4 + 1} {at % 4 + 1} {digit}"
+        yield from searched(grid, now, at + 1)
+        if 0 not in now:
+            return
+        now[at] = 0
+        yield "undo"
+
+
+def test_the_expert_that_searches_goes_depth_first_and_in_order() -> None:
+    env = Sudoku(expert="search", turns=200)
+    lengths = []
+    for task in env.tasks("dev")[:40]:
+        env.reset(task)
+        grid = tuple(int(c) if c != "." else 0 for c in str(task.data["grid"]))
+        said = list(searched(grid, list(grid)))
+        for words in said[:-1]:
+            assert env.expert_action() == words
+            assert "invalid_action" not in env.step(words).info
+        assert env.step(env.expert_action()).info["success"] is True
+        lengths.append(len(said))
+    assert min(lengths) == 10
+    assert sum(length > 10 for length in lengths) > 15, "most dealt puzzles ask to take back"
+
+
+def test_the_expert_that_searches_finds_the_way_whoever_played_before() -> None:
+    env = Sudoku(expert="search", turns=400)
+    for task in env.tasks("dev")[:30]:
+        env.reset(task)
+        rng = Random(task.id)
+        for _ in range(8):
+            env.step(rng.choice(env.legal_actions()))
+        assert follow_expert(env)[0].info["success"] is True
+
+
+def test_the_expert_in_order_fills_the_first_empty_cell_rightly() -> None:
+    env = dealt(expert="in_order")
+    said = []
+    for _ in range(4):
+        said.append(env.expert_action())
+        env.step(said[-1])
+    assert said == ["place 1 2 2", "place 1 3 3", "place 2 1 3", "place 2 2 4"]
+    play(env, "undo", "undo", "place 2 2 3")
+    assert env.expert_action() == "undo"
+
+
 def test_a_random_player_solves_little() -> None:
     env, rng, lucky = Sudoku(), Random(0), 0
     for task in env.tasks("dev")[:60]:

@@ -79,7 +79,7 @@ test-adapters: $(INSTALLED)  ## OpenEnv's own client and servers, and Inspect, e
 	$(BIN)/python -m pytest -m adapters --timeout=300 -rs --must-run=adapters --durations=10 $(PYTEST_ARGS)
 
 IN_A_BROWSER := .ci/install-gui || { [ $$? = 77 ] && echo "SKIPPED: tests in a browser" && exit 0; exit 1; } && \
-	.venv-gui/bin/python -m pytest -n $(WORKERS) --dist loadfile -rs --must-run=browser --durations=10
+	.venv-gui/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs --must-run=browser --durations=10
 
 test-browser: $(INSTALLED)  ## environments in a real Chromium (.venv-gui; as root a missing Chromium is installed)
 	@$(IN_A_BROWSER) -m "browser and not slow" --timeout=120 $(PYTEST_ARGS)

@@ -22,7 +22,11 @@ from pathlib import Path
 from agentrl.core.errors import ConfigError, DeadlineError, EnvError
 
 VARIABLE = "AGENTRL_CHROMIUM"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = (
+    *("chromium-headless-shell", "chrome-headless-shell"),
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"),
+)
+"""Looked for in this order: a browser that has windows furnishes one, unseen, for every page."""
 POLL_S = 0.02
 END_S = 5.0
 """Seconds that killed processes may take to vanish."""
@@ -103,8 +107,9 @@ def find_chromium(path: Path | None = None) -> Path:
         if found is not None:
             return Path(found)
     raise ConfigError(
-        f"no Chromium on the PATH (looked for {', '.join(NAMES)}): install it (Debian and Ubuntu: "
-        f"apt-get install chromium), or name the program by env.browser.chromium or {VARIABLE}"
+        f"no Chromium on the PATH (looked for {', '.join(NAMES)}): install it (Debian: "
+        "apt-get install chromium-headless-shell, or chromium), or name the program by "
+        f"env.browser.chromium or {VARIABLE}"
     )
 
 

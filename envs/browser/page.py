@@ -73,6 +73,8 @@ class PageLease:
         self.counts: Counter[str] = Counter()
         self.said: list[str] = []
         """The messages of this episode's dialogs."""
+        self.limit_s = browser.settings.timeout_s
+        """Seconds that a call may take."""
         self.episodes = 0
         """Episodes that were begun here."""
         self.fault = ""
@@ -148,13 +150,13 @@ class PageLease:
         return self.is_broken or is_old or self._browser.is_spent
 
     async def call(self, awaitable: Awaitable[T], what: str, timeout_s: float | None = None) -> T:
-        """Wait for something of the page, `settings.timeout_s` seconds unless told otherwise.
+        """Wait for something of the page, `limit_s` seconds unless told otherwise.
 
         Raises:
             BrowserDeadlineError: it took longer; the lease is broken.
             BrowserError: it failed; the lease is broken if its page or browser is gone.
         """
-        limit = self._browser.settings.timeout_s if timeout_s is None else timeout_s
+        limit = self.limit_s if timeout_s is None else timeout_s
         if self.is_broken:
             if asyncio.iscoroutine(awaitable):
                 awaitable.close()

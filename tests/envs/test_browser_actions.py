@@ -20,7 +20,7 @@ from agentrl.envs.browser.observe import (
     view,
 )
 from agentrl.envs.browser.perform import Hands, ImpossibleActionError
-from agentrl.envs.browser.pool import BrowserSettings, PageLease, close_idle, lease
+from agentrl.envs.browser.pool import BrowserSettings, PageLease, lease
 from agentrl.text.gui import (
     Back,
     Click,
@@ -38,6 +38,7 @@ from agentrl.text.gui import (
     Swipe,
     Type,
 )
+from support.browsers import kept_browser
 
 pytestmark = pytest.mark.browser
 
@@ -68,9 +69,8 @@ document.addEventListener("contextmenu", (e) => e.preventDefault());
 
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
+    with kept_browser(SETTINGS) as runner:
         yield runner
-        runner.run(close_idle())
 
 
 async def opened(*, touch: bool = False) -> PageLease:

@@ -31,25 +31,39 @@ eval: {every: 1, tasks: 2, final_tasks: 2, baselines: false}
 """
 
 
-def processes(run: subprocess.Popen[str], mark: str) -> Iterator[str]:
-    """Command lines of the processes that are marked, or use a browser's folder of the run."""
+def processes(run: subprocess.Popen[str], mark: str) -> Iterator[tuple[int, int, str]]:
+    """Number, group and command line of each process that is marked or uses a browser's folder of
+    the run, and of all in the process groups of these."""
+    found, led = list[tuple[int, int, str]](), set[int]()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            line = (folder / "cmdline").read_bytes()
+            line, group = (folder / "cmdline").read_bytes(), os.getpgid(int(folder.name))
             of = f"agentrl-browser-{run.pid}-".encode()
             if of in line or mark.encode() in (folder / "environ").read_bytes():
-                yield line.replace(b"\0", b" ").decode()
+                led.add(group)
+            found.append((int(folder.name), group, line.replace(b"\0", b" ").decode()))
+    return (one for one in found if one[1] in led)
 
 
-def left(run: subprocess.Popen[str], mark: str) -> list[object]:
-    """Processes and folders that are there within two seconds of its end."""
+def left(run: subprocess.Popen[str], mark: str, groups: set[int]) -> list[object]:
+    """Processes (also those of `groups`) and folders that are there within two seconds of its
+    end."""
     until = time.monotonic() + 2
     while True:
         folders = Path(tempfile.gettempdir()).glob(f"agentrl-browser-{run.pid}-*")
-        found = [*processes(run, mark), *folders]
+        still = [group for group in groups if is_alive(group)]
+        found = [*processes(run, mark), *folders, *still]
         if not found or time.monotonic() > until:
             return found
         time.sleep(0.05)
+
+
+def is_alive(group: int) -> bool:
+    """Whether a process group has a process."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
 
 
 def begun(mark: str, *arguments: str) -> subprocess.Popen[str]:
@@ -65,20 +79,20 @@ def begun(mark: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def is_playing(run: subprocess.Popen[str], mark: str) -> bool:
-    return any("type=renderer" in line for line in processes(run, mark))
-
-
-def signalled(run: subprocess.Popen[str], mark: str, number: int) -> list[str]:
-    """The last words of a run that plays in a browser and gets a signal."""
-    until = time.monotonic() + 120
-    while run.poll() is None and not is_playing(run, mark) and time.monotonic() < until:
+def signalled(run: subprocess.Popen[str], mark: str, number: int) -> tuple[list[str], set[int]]:
+    """The last words of a run that plays in a browser and gets a signal, and its process groups."""
+    until, groups = time.monotonic() + 120, set[int]()
+    while run.poll() is None and not groups and time.monotonic() < until:
+        there = list(processes(run, mark))
+        if any("type=renderer" in line for _, _, line in there):
+            groups = {group for _, group, _ in there}
         time.sleep(0.05)
     time.sleep(1.0)
     assert run.poll() is None, run.communicate()
+    assert len(groups) > 1, "no browser was seen"
     os.killpg(run.pid, number)
     _, words = run.communicate(timeout=60)
-    return words.strip().splitlines()
+    return words.strip().splitlines(), groups
 
 
 @pytest.mark.parametrize(
@@ -95,11 +109,11 @@ def test_training_in_a_browser_ends_with_one_line_and_no_process(
     recipe, mark = tmp_path / "recipe.yaml", str(tmp_path)
     recipe.write_text(RECIPE)
     run = begun(mark, "train", str(recipe), f"run.folder={tmp_path}")
-    words = signalled(run, mark, number)
+    words, groups = signalled(run, mark, number)
     assert len(words) == 1, words
     assert words[0].startswith(f"{word}: the run so far is in {tmp_path}/cut")
     assert run.returncode == status
-    assert left(run, mark) == []
+    assert left(run, mark, groups) == []
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +139,7 @@ def test_evaluation_in_a_browser_ends_with_one_line_and_no_process(
 ) -> None:
     mark = str(tmp_path)
     run = begun(mark, "eval", str(trained), "--tasks", "400")
-    assert signalled(run, mark, number) == [word]
+    words, groups = signalled(run, mark, number)
+    assert words == [word]
     assert run.returncode == status
-    assert left(run, mark) == []
+    assert left(run, mark, groups) == []

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from agentrl.envs.browser.pool import (
     lease,
     pool_here,
 )
+from support.browsers import alive_with, kept_browser
 
 SETTINGS = BrowserSettings(timeout_s=20.0)
 SIZE = (320, 240)
@@ -31,8 +33,14 @@ SIZE = (320, 240)
 needs_chromium = pytest.mark.browser
 
 
-def play(script: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's coroutine, and end its browsers."""
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with kept_browser(SETTINGS) as runner:
+        yield runner
+
+
+def play(script: Callable[[], Awaitable[None]], loop: asyncio.Runner | None = None) -> None:
+    """Run a test's coroutine, and end its browsers; in `loop` one is kept."""
 
     async def whole() -> None:
         async with asyncio.timeout(50):
@@ -41,7 +49,7 @@ def play(script: Callable[[], Awaitable[None]]) -> None:
             finally:
                 await close_idle()
 
-    asyncio.run(whole())
+    (loop.run if loop is not None else asyncio.run)(whole())
 
 
 async def show(page_lease: PageLease, html: str) -> None:
@@ -58,33 +66,34 @@ async def until(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
-def alive_with(text: str) -> list[int]:
-    """Processes whose command line holds `text`."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if text.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
+def folders() -> set[Path]:
+    """Those of this process's browsers."""
+    return set(Path(tempfile.gettempdir()).glob(f"agentrl-browser-{os.getpid()}-*"))
+
+
+def alive_besides(kept: set[Path]) -> set[int]:
+    """Processes of this process's browsers that use none of these folders."""
+    mine = alive_with(f"agentrl-browser-{os.getpid()}-")
+    return set(mine).difference(*(alive_with(str(folder)) for folder in kept))
 
 
 def test_a_missing_chromium_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("AGENTRL_CHROMIUM", raising=False)
-    with pytest.raises(ConfigError, match=r"apt-get install chromium.*AGENTRL_CHROMIUM"):
+    with pytest.raises(ConfigError, match=r"install chromium-headless-shell.*AGENTRL_CHROMIUM"):
         find_chromium()
 
 
 def test_the_setting_wins_over_the_variable_and_that_over_the_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("chromium", "mine", "named"):
+    for name in ("chromium", "chromium-headless-shell", "mine", "named"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("AGENTRL_CHROMIUM", raising=False)
+    assert find_chromium() == tmp_path / "chromium-headless-shell"
+    (tmp_path / "chromium-headless-shell").unlink()
     assert find_chromium() == tmp_path / "chromium"
     monkeypatch.setenv("AGENTRL_CHROMIUM", str(tmp_path / "named"))
     assert find_chromium() == tmp_path / "named"
@@ -94,7 +103,7 @@ def test_the_setting_wins_over_the_variable_and_that_over_the_path(
 
 
 @needs_chromium
-def test_requests_beyond_this_machine_fail_and_are_counted() -> None:
+def test_requests_beyond_this_machine_fail_and_are_counted(loop: asyncio.Runner) -> None:
     async def script() -> None:
         page_lease = await lease(SETTINGS, viewport=SIZE)
         await show(page_lease, "<p>here</p>")
@@ -110,11 +119,11 @@ def test_requests_beyond_this_machine_fail_and_are_counted() -> None:
             await page_lease.call(page_lease.page.goto("http://example.com/"), "another host")
         await page_lease.give_back()
 
-    play(script)
+    play(script, loop)
 
 
 @needs_chromium
-def test_files_are_read_below_the_roots_only(tmp_path: Path) -> None:
+def test_files_are_read_below_the_roots_only(loop: asyncio.Runner, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "page.html").write_text("<title>inside</title>")
     (tmp_path / "out.html").write_text("<title>outside</title>")
@@ -129,11 +138,11 @@ def test_files_are_read_below_the_roots_only(tmp_path: Path) -> None:
                 await page_lease.call(page_lease.page.goto(url), "a page outside")
         await page_lease.give_back()
 
-    play(script)
+    play(script, loop)
 
 
 @needs_chromium
-def test_what_a_page_does_unasked_is_counted_and_the_page_goes_on() -> None:
+def test_what_a_page_does_unasked_is_counted_and_the_page_goes_on(loop: asyncio.Runner) -> None:
     async def script() -> None:
         page_lease = await lease(SETTINGS, viewport=SIZE)
         page_lease.begin()
@@ -151,11 +160,11 @@ def test_what_a_page_does_unasked_is_counted_and_the_page_goes_on() -> None:
         assert not page_lease.counts.total()
         await page_lease.give_back()
 
-    play(script)
+    play(script, loop)
 
 
 @needs_chromium
-def test_a_page_in_a_loop_breaks_its_own_lease_in_time_and_no_other() -> None:
+def test_a_page_in_a_loop_breaks_its_own_lease_in_time_and_no_other(loop: asyncio.Runner) -> None:
     async def script() -> None:
         stuck = await lease(SETTINGS, viewport=SIZE)
         other = await lease(SETTINGS, viewport=SIZE)
@@ -170,11 +179,11 @@ def test_a_page_in_a_loop_breaks_its_own_lease_in_time_and_no_other() -> None:
         assert await ask(other, "6 * 7") == 42
         await other.give_back()
 
-    play(script)
+    play(script, loop)
 
 
 @needs_chromium
-def test_a_crashed_renderer_breaks_its_own_lease_and_no_other() -> None:
+def test_a_crashed_renderer_breaks_its_own_lease_and_no_other(loop: asyncio.Runner) -> None:
     async def script() -> None:
         crashed = await lease(SETTINGS, viewport=SIZE)
         other = await lease(SETTINGS, viewport=SIZE)
@@ -186,7 +195,7 @@ def test_a_crashed_renderer_breaks_its_own_lease_and_no_other() -> None:
         assert await ask(other, "6 * 7") == 42
         await other.give_back()
 
-    play(script)
+    play(script, loop)
 
 
 @needs_chromium
@@ -209,7 +218,7 @@ def test_a_dead_or_frozen_browser_is_replaced(number: int) -> None:
 
 
 @needs_chromium
-def test_more_dialogs_than_anyone_needs_break_the_page() -> None:
+def test_more_dialogs_than_anyone_needs_break_the_page(loop: asyncio.Runner) -> None:
     async def script() -> None:
         page_lease = await lease(SETTINGS, viewport=SIZE)
         with pytest.raises(BrowserError):
@@ -218,7 +227,7 @@ def test_more_dialogs_than_anyone_needs_break_the_page() -> None:
         assert page_lease.counts["dialogs"] > 50
         assert "dialogs" in page_lease.fault
 
-    play(script)
+    play(script, loop)
 
 
 @needs_chromium
@@ -245,7 +254,7 @@ def test_old_pages_and_browsers_are_replaced() -> None:
 
 
 @needs_chromium
-def test_touch_and_scale_reach_the_page() -> None:
+def test_touch_and_scale_reach_the_page(loop: asyncio.Runner) -> None:
     async def script() -> None:
         page_lease = await lease(SETTINGS, viewport=(390, 844), touch=True, scale=2)
         phone = "data:text/html,<meta name=viewport content='width=device-width'>"
@@ -254,11 +263,13 @@ def test_touch_and_scale_reach_the_page() -> None:
         assert seen == [390, 2, True]
         await page_lease.give_back()
 
-    play(script)
+    play(script, loop)
 
 
 @needs_chromium
 def test_a_page_asked_for_while_idle_browsers_are_closed_is_known_to_the_pool() -> None:
+    kept = folders()
+
     async def script() -> None:
         await (await lease(SETTINGS, viewport=SIZE)).give_back()
         closing = asyncio.create_task(close_idle())
@@ -270,11 +281,14 @@ def test_a_page_asked_for_while_idle_browsers_are_closed_is_known_to_the_pool() 
         await page_lease.give_back()
 
     play(script)
-    assert not alive_with(f"agentrl-browser-{os.getpid()}-")
+    assert folders() == kept
+    assert not alive_besides(kept)
 
 
 @needs_chromium
 def test_a_page_whose_return_is_given_up_is_back_all_the_same() -> None:
+    kept = folders()
+
     async def script() -> None:
         page_lease = await lease(SETTINGS, viewport=SIZE)
         [browser] = pool_here().browsers
@@ -288,26 +302,27 @@ def test_a_page_whose_return_is_given_up_is_back_all_the_same() -> None:
         await other.give_back()
         await close_idle()
         assert not pool_here().browsers
-        await until(lambda: not alive_with(f"agentrl-browser-{os.getpid()}-"))
+        await until(lambda: not alive_besides(kept))
 
     play(script)
 
 
 @needs_chromium
 def test_closing_leaves_no_process_and_no_folder() -> None:
-    folders = []
+    used: list[tuple[Path, int]] = []
 
     async def script() -> None:
         page_lease = await lease(SETTINGS, viewport=SIZE)
         chromium = pool_here().browsers[0]._chromium
         assert chromium is not None
-        folders.append(chromium.folder)
-        assert alive_with(str(chromium.folder))
+        used.append((chromium.folder, chromium.process.pid))
+        assert len(alive_with(str(chromium.folder), chromium.process.pid)) > 2
         await page_lease.give_back()
 
     play(script)
-    assert not folders[0].exists()
-    assert not alive_with(str(folders[0]))
+    [(folder, group)] = used
+    assert not folder.exists()
+    assert not alive_with(str(folder), group)
 
 
 ABANDONED = """
@@ -316,7 +331,8 @@ from agentrl.envs.browser.pool import BrowserSettings, lease, pool_here
 
 async def main():
     await lease(BrowserSettings(timeout_s=20.0), viewport=(100, 100))
-    print(pool_here().browsers[0]._chromium.folder, flush=True)
+    chromium = pool_here().browsers[0]._chromium
+    print(chromium.folder, chromium.process.pid, flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())
@@ -330,11 +346,12 @@ def test_nothing_outlives_a_killed_process(number: int) -> None:
         [sys.executable, "-c", ABANDONED], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
-        folder = process.stdout.readline().strip()
+        folder, group = process.stdout.readline().split()
         assert Path(folder).is_dir()
+        assert len(alive_with(folder, int(group))) > 2
         os.killpg(process.pid, number)
         process.wait(10)
     until_s = time.monotonic() + 10
-    while Path(folder).exists() or alive_with(folder):
-        assert time.monotonic() < until_s, (Path(folder).exists(), alive_with(folder))
+    while Path(folder).exists() or (left := alive_with(folder, int(group))):
+        assert time.monotonic() < until_s, (Path(folder).exists(), left)
         time.sleep(0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -16,7 +16,6 @@ from PIL import Image as Picture
 from agentrl.core.config import load_alone
 from agentrl.core.errors import ConfigError, MissingExtraError
 from agentrl.core.types import Image, Task
-from agentrl.envs.browser.pool import close_idle
 from agentrl.envs.miniwob import pages
 from agentrl.envs.miniwob.env import MiniWob, Seeds
 from agentrl.envs.miniwob.oracles import ORACLES
@@ -45,13 +44,6 @@ PARTS = 10
 in_a_browser = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-        runner.run(close_idle())
-
-
 async def episode(
     env: MiniWob, name: str, seed: int, turns: int = 3
 ) -> tuple[list[str], list[str], list[Image]]:
@@ -71,14 +63,16 @@ async def episode(
 
 
 async def difference(name: str, seeds: Sequence[int], *, turns: int) -> list[int]:
-    """The seeds whose episode differs between a page that saw others before, and a new one."""
-    used, found = MiniWob(task=name), []
-    for seed in seeds:
-        fresh = MiniWob(task=name)
-        one, other = await episode(used, name, seed, turns), await episode(fresh, name, seed, turns)
-        found += [seed] if one != other else []
-        await fresh._give_back()
-    await used._give_back()
+    """The seeds whose episode differs between a page that saw the ones before, and one that was
+    loaded for it alone (for the last seed: a new page in a new context)."""
+    used, fresh = MiniWob(task=name), MiniWob(task=name)
+    first = {seed: await episode(used, name, seed, turns) for seed in seeds}
+    found = []
+    for seed in reversed(seeds):
+        fresh._loaded = ""
+        found += [seed] if await episode(fresh, name, seed, turns) != first[seed] else []
+    await fresh.close()
+    await used.close()
     return found
 
 
@@ -249,23 +243,21 @@ def test_the_same_seed_is_the_same_episode_in_a_used_page(loop: asyncio.Runner, 
     ("every", "seeds"), [(3, 1), pytest.param(1, 5, marks=[pytest.mark.slow])], ids=["some", "all"]
 )
 def test_experts_solve_their_tasks(loop: asyncio.Runner, every: int, seeds: int) -> None:
-    async def play(name: str, turn: asyncio.Semaphore) -> list[str]:
-        env, failed = MiniWob(task=name), []
-        async with turn:
-            for task in env.tasks("dev")[:seeds]:
-                await env.reset(task)
-                for _ in range(env.cap):
-                    step = await env.step(env.expert_action())
-                    if step.terminated or step.truncated:
-                        break
-                failed += [] if step.info.get("success") else [task.id]
-            await env._give_back()
+    async def play(names: tuple[str, ...]) -> list[str]:
+        env, failed = MiniWob(task=names), []
+        for task in env.tasks("dev")[: seeds * len(names)]:
+            await env.reset(task)
+            for _ in range(env.cap):
+                step = await env.step(env.expert_action())
+                if step.terminated or step.truncated:
+                    break
+            failed += [] if step.info.get("success") else [task.id]
+        await env.close()
         return failed
 
     async def script() -> list[str]:
-        turn = asyncio.Semaphore(4)
-        names = list(ORACLES)[::every]
-        found = await asyncio.gather(*(play(name, turn) for name in names))
+        names = tuple(ORACLES)[::every]
+        found = await asyncio.gather(*(play(names[part::4]) for part in range(4)))
         return [one for failed in found for one in failed]
 
     assert loop.run(script()) == []

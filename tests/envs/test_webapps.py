@@ -1,9 +1,7 @@
 """The applications in a real browser: solved, spoilt, put back, and used by finger and mouse."""
 
-import asyncio
 import io
 import json
-from collections.abc import Awaitable, Callable
 
 import pytest
 from PIL import Image as Picture
@@ -13,20 +11,11 @@ from agentrl.envs.webapps.env import WebApps
 from agentrl.envs.webapps.errands import Layout
 from agentrl.evaluate.check_env import Status, check_env
 from agentrl.text.actions.gui import GuiWords
+from support.browsers import Played
 
 pytestmark = pytest.mark.browser
 layouts = pytest.mark.parametrize("layout", ["phone", "desktop"])
 GUI = GuiWords()
-
-
-def played(env: WebApps, play: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        try:
-            await play()
-        finally:
-            await env.close()
-
-    asyncio.run(whole())
 
 
 def action(words: str) -> str:
@@ -69,7 +58,7 @@ async def solved(env: WebApps, task: Task) -> tuple[Step, list[str]]:
 @layouts
 @pytest.mark.parametrize(("low", "steps", "count"), [(1, 6, 8), (14, 20, 1)])
 def test_every_task_is_solved_in_the_steps_that_it_says(
-    layout: Layout, low: int, steps: int, count: int
+    layout: Layout, low: int, steps: int, count: int, played: Played
 ) -> None:
     env = WebApps(layout=layout, steps_low=low, steps=steps)
 
@@ -82,7 +71,7 @@ def test_every_task_is_solved_in_the_steps_that_it_says(
     played(env, play)
 
 
-def test_the_solver_may_name_elements_by_what_they_read() -> None:
+def test_the_solver_may_name_elements_by_what_they_read(played: Played) -> None:
     env = WebApps(targets="text", ends="reached")
 
     async def play() -> None:
@@ -97,7 +86,7 @@ def test_the_solver_may_name_elements_by_what_they_read() -> None:
 
 
 @layouts
-def test_saying_done_at_once_is_no_success(layout: Layout) -> None:
+def test_saying_done_at_once_is_no_success(layout: Layout, played: Played) -> None:
     env = WebApps(layout=layout)
 
     async def play() -> None:
@@ -110,7 +99,9 @@ def test_saying_done_at_once_is_no_success(layout: Layout) -> None:
 
 
 @layouts
-def test_what_does_more_than_was_asked_for_spoils_the_episode(layout: Layout) -> None:
+def test_what_does_more_than_was_asked_for_spoils_the_episode(
+    layout: Layout, played: Played
+) -> None:
     env = WebApps(layout=layout, apps=("mail", "files", "settings", "shop"), steps_low=7, steps=9)
 
     async def play() -> None:
@@ -154,7 +145,9 @@ async def click(env: WebApps, verb: str, label: str) -> None:
 
 
 @layouts
-def test_a_snapshot_brings_everything_back_in_another_env_too(layout: Layout) -> None:
+def test_a_snapshot_brings_everything_back_in_another_env_too(
+    layout: Layout, played: Played
+) -> None:
     env, other = WebApps(layout=layout), WebApps(layout=layout)
 
     async def play() -> None:
@@ -180,7 +173,7 @@ def test_a_snapshot_brings_everything_back_in_another_env_too(layout: Layout) ->
     played(env, play)
 
 
-def test_a_text_that_is_half_written_and_its_focus_are_part_of_the_state() -> None:
+def test_a_text_that_is_half_written_and_its_focus_are_part_of_the_state(played: Played) -> None:
     env = WebApps(apps=("mail",))
 
     async def play() -> None:
@@ -199,7 +192,7 @@ def test_a_text_that_is_half_written_and_its_focus_are_part_of_the_state() -> No
     played(env, play)
 
 
-def test_a_page_that_was_reloaded_has_lost_nothing() -> None:
+def test_a_page_that_was_reloaded_has_lost_nothing(played: Played) -> None:
     env = WebApps()
 
     async def play() -> None:
@@ -213,7 +206,7 @@ def test_a_page_that_was_reloaded_has_lost_nothing() -> None:
     played(env, play)
 
 
-def test_a_long_press_opens_a_menu_and_a_tap_opens_the_mail() -> None:
+def test_a_long_press_opens_a_menu_and_a_tap_opens_the_mail(played: Played) -> None:
     env = WebApps(apps=("mail",), steps=2, steps_low=2)
 
     async def play() -> None:
@@ -232,7 +225,7 @@ def test_a_long_press_opens_a_menu_and_a_tap_opens_the_mail() -> None:
     played(env, play)
 
 
-def test_a_swipe_deletes_one_mail_and_the_next_tap_still_works() -> None:
+def test_a_swipe_deletes_one_mail_and_the_next_tap_still_works(played: Played) -> None:
     env = WebApps(apps=("mail",), steps=2, steps_low=2)
 
     async def play() -> None:
@@ -249,7 +242,7 @@ def test_a_swipe_deletes_one_mail_and_the_next_tap_still_works() -> None:
     played(env, play)
 
 
-def test_what_cannot_be_done_is_reported_and_costs_a_step() -> None:
+def test_what_cannot_be_done_is_reported_and_costs_a_step(played: Played) -> None:
     env = WebApps(layout="desktop", cap=6)
 
     async def play() -> None:
@@ -275,7 +268,7 @@ def test_what_cannot_be_done_is_reported_and_costs_a_step() -> None:
 
 
 @layouts
-def test_the_solver_finds_its_way_from_elsewhere(layout: Layout) -> None:
+def test_the_solver_finds_its_way_from_elsewhere(layout: Layout, played: Played) -> None:
     env = WebApps(layout=layout, steps_low=4, steps=6, cap=40)
 
     async def play() -> None:
@@ -293,7 +286,7 @@ def test_the_solver_finds_its_way_from_elsewhere(layout: Layout) -> None:
     played(env, play)
 
 
-def test_infeasible_ends_without_success_and_answers_count_as_done() -> None:
+def test_infeasible_ends_without_success_and_answers_count_as_done(played: Played) -> None:
     env = WebApps(steps=1)
 
     async def play() -> None:
@@ -307,7 +300,7 @@ def test_infeasible_ends_without_success_and_answers_count_as_done() -> None:
     played(env, play)
 
 
-def test_the_episode_can_end_as_soon_as_the_goal_is_reached() -> None:
+def test_the_episode_can_end_as_soon_as_the_goal_is_reached(played: Played) -> None:
     env = WebApps(steps=1, ends="reached")
 
     async def play() -> None:
@@ -321,7 +314,7 @@ def test_the_episode_can_end_as_soon_as_the_goal_is_reached() -> None:
     played(env, play)
 
 
-def test_only_what_is_in_sight_is_listed_and_the_rest_is_announced() -> None:
+def test_only_what_is_in_sight_is_listed_and_the_rest_is_announced(played: Played) -> None:
     env = WebApps(apps=("mail",), distractors=12)
 
     async def play() -> None:
@@ -338,7 +331,7 @@ def test_only_what_is_in_sight_is_listed_and_the_rest_is_announced() -> None:
 
 
 @layouts
-def test_pictures_show_the_screen(layout: Layout) -> None:
+def test_pictures_show_the_screen(layout: Layout, played: Played) -> None:
     env = WebApps(layout=layout, observe=("screenshot", "marks"))
 
     async def play() -> None:
@@ -351,7 +344,7 @@ def test_pictures_show_the_screen(layout: Layout) -> None:
     played(env, play)
 
 
-def test_a_goal_can_be_asked_for_in_parts() -> None:
+def test_a_goal_can_be_asked_for_in_parts(played: Played) -> None:
     env = WebApps(steps=20, steps_low=16)
 
     async def play() -> None:

@@ -1,6 +1,5 @@
 """The applications are used in other projects' spellings, by coordinates alone."""
 
-import asyncio
 import json
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from agentrl.text.actions.browsergym import BrowserGymCalls
 from agentrl.text.actions.gui import GuiFormat
 from agentrl.text.actions.ui_tars import UiTarsReply
 from agentrl.text.gui import Click, Done, LongPress, Point, RightClick, canonical, read
+from support.browsers import Played
 
 pytestmark = pytest.mark.browser
 GESTURES = ("click", "hold", "right")
@@ -52,23 +52,20 @@ def pointed(env: WebApps) -> str:
     ],
     ids=["ui_tars", "ui_tars 1", "android_world", "browsergym"],
 )
-def test_tasks_are_solved_in_a_dialect(layout: Layout, dialect: GuiFormat) -> None:
+def test_tasks_are_solved_in_a_dialect(layout: Layout, dialect: GuiFormat, played: Played) -> None:
     env = WebApps(layout=layout, apps=("mail", "files", "settings"), steps_low=3, steps=4)
 
     async def play() -> None:
-        try:
-            tasks = by_gestures(env, 4)
-            assert len(tasks) == 4
-            for task in tasks:
-                await env.reset(task)
-                while True:
-                    action = dialect.parse(dialect.write(pointed(env)))
-                    assert action is not None
-                    step = await env.step(action)
-                    if step.terminated or step.truncated:
-                        break
-                assert step.info["success"] is True
-        finally:
-            await env.close()
+        tasks = by_gestures(env, 4)
+        assert len(tasks) == 4
+        for task in tasks:
+            await env.reset(task)
+            while True:
+                action = dialect.parse(dialect.write(pointed(env)))
+                assert action is not None
+                step = await env.step(action)
+                if step.terminated or step.truncated:
+                    break
+            assert step.info["success"] is True
 
-    asyncio.run(play())
+    played(env, play)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import cast
 
@@ -19,6 +18,7 @@ from agentrl.envs.webapps.errands import Data, Layout, apply, facts, matches, pa
 from agentrl.envs.webapps.tasks import APPS, Asked, Request, Wanted, ask
 from agentrl.evaluate.check_env import Status, check_env
 from agentrl.text.gui import Answer, Done, Infeasible, Scroll, canonical, read
+from support.browsers import Played
 
 layouts = pytest.mark.parametrize("layout", ["phone", "desktop"])
 in_a_browser = pytest.mark.browser
@@ -177,16 +177,6 @@ def test_case_spaces_and_zeros_do_not_matter_in_an_answer(
     assert is_same(said, wanted) is same
 
 
-def played(env: WebApps, play: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        try:
-            await play()
-        finally:
-            await env.close()
-
-    asyncio.run(whole())
-
-
 async def solved(env: WebApps, task: Task) -> tuple[Step, list[str], str]:
     """The last step, the actions, and what was shown before the last of them."""
     shown, log = await env.reset(task), list[str]()
@@ -206,7 +196,7 @@ async def solved(env: WebApps, task: Task) -> tuple[Step, list[str], str]:
 @pytest.mark.parametrize("asked", ["question", "impossible"])
 @pytest.mark.parametrize(("low", "steps", "count"), [(1, 5, 3), (14, 20, 1)])
 def test_the_solver_looks_and_then_says_it(
-    layout: Layout, asked: Asked, low: int, steps: int, count: int
+    layout: Layout, asked: Asked, low: int, steps: int, count: int, played: Played
 ) -> None:
     env = WebApps(layout=layout, asks=(asked,), steps_low=low, steps=steps)
 
@@ -233,7 +223,7 @@ def tasks_with(env: WebApps, *, errands: int, count: int) -> Sequence[Task]:
 
 @in_a_browser
 @pytest.mark.parametrize("asked", ["errand", "question", "impossible"])
-def test_any_other_last_word_is_no_success(asked: Asked) -> None:
+def test_any_other_last_word_is_no_success(asked: Asked, played: Played) -> None:
     env = WebApps(asks=(asked,), steps=4, layout="desktop")
     wrong = {
         "errand": (Infeasible(),),
@@ -255,7 +245,7 @@ def test_any_other_last_word_is_no_success(asked: Asked) -> None:
 
 @in_a_browser
 @pytest.mark.parametrize("asked", ["question", "impossible"])
-def test_the_right_word_is_not_enough_while_an_errand_is_open(asked: Asked) -> None:
+def test_the_right_word_is_not_enough_while_an_errand_is_open(asked: Asked, played: Played) -> None:
     env = WebApps(asks=(asked,), steps=8, layout="desktop", ends="reached")
 
     async def play() -> None:
@@ -280,7 +270,9 @@ def test_the_right_word_is_not_enough_while_an_errand_is_open(asked: Asked) -> N
 
 
 @in_a_browser
-def test_a_long_list_is_looked_through_before_something_is_said_to_be_missing() -> None:
+def test_a_long_list_is_looked_through_before_something_is_said_to_be_missing(
+    played: Played,
+) -> None:
     env = WebApps(apps=("mail",), asks=("impossible",), distractors=12, steps=2)
 
     async def play() -> None:

@@ -17,6 +17,7 @@ from PIL import Image as Picture
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Group, Image, Split, Trajectory
+from agentrl.envs.browser.chromium import NAMES
 from agentrl.evaluate.report import (
     PANELS,
     POINTS_PER_CURVE,
@@ -46,9 +47,7 @@ from support.runs import (
 EVIL = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 )
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 WORDS = Words()
@@ -469,10 +468,13 @@ def test_a_browser_lists_a_thousand_episodes_at_once(tmp_path: Path) -> None:
     clock = "<script>document.title = `drawn in ${performance.now()} ms`</script></body>"
     text = re.sub("<meta http-equiv[^>]*>", "", text).replace("</body>", clock)
     path.write_text(text, encoding="utf-8")
-    pages = [dom(path, tmp_path) for _ in range(3)]  # the machine may be busy: the best counts
-    assert all(page.count('class="episode card"') == 1000 for page in pages)
-    milliseconds = [float(re.findall(r"drawn in ([0-9.]+) ms", page)[0]) for page in pages]
-    assert min(milliseconds) < 2000
+    for _ in range(3):  # the machine may be busy: the best counts
+        page = dom(path, tmp_path)
+        assert page.count('class="episode card"') == 1000
+        milliseconds = float(re.findall(r"drawn in ([0-9.]+) ms", page)[0])
+        if milliseconds < 2000:
+            break
+    assert milliseconds < 2000
 
 
 @pytest.mark.browser

@@ -10,6 +10,7 @@ import pytest
 
 from agentrl.core.errors import DataError
 from agentrl.core.graph import StateGraph, Visit
+from agentrl.envs.browser.chromium import NAMES
 from agentrl.evaluate.report import write_report
 from agentrl.evaluate.report_archive import first_success, pack_archive, success_way
 from agentrl.explore.archive import Archive
@@ -17,9 +18,7 @@ from agentrl.explore.go_explore import GoExplore
 from agentrl.rollout.runners import runner_for
 from support.locks import TASKS, Lock
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def explored(folder: Path) -> Path:

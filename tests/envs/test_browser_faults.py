@@ -37,7 +37,7 @@ LIMIT_S = 8.0
 SLACK_S = 25.0
 """What giving back, relaunching and a busy machine may add to a deadline."""
 HUNG_S = 2.0
-"""The limit of a page that hangs, but for the first: it eats a core as long as that."""
+"""The limit of a page that hangs: it eats a core as long as that."""
 IN_FLIGHT = 4
 ENV = MiniWob(
     task=("click-button", "enter-text"),
@@ -51,7 +51,7 @@ SAVES = """() => {
   link.download = "x";
   link.click();
 }"""
-FAULTS = ("hang", "crash", "away", "storm", "download", "kill", "full")
+FAULTS = ("away", "hang", "crash", "storm", "download", "kill", "full")
 LOST = {"hang", "crash", "storm", "kill"}
 """Faults that cost the episode."""
 DYING = ("the browser ended", "the page was closed")
@@ -102,7 +102,7 @@ class Saboteur:
             assert isinstance(seat.env.env, MiniWob)
             held = seat.env.env._lease
             if fault and held is not None and not held.is_broken:
-                if fault == "hang" and self.begun > 2 * len(FAULTS):
+                if fault == "hang":
                     held.limit_s = HUNG_S
                 with suppress(Exception):  # another fault may be quicker
                     await disturb(fault, held)
@@ -220,6 +220,11 @@ def test_faults_cost_their_own_episode_in_time_and_leave_nothing(count: int, bat
         assert one.metrics.get("navigations", 0.0) == (fault == "away" and one.failure is None)
         assert one.metrics.get("downloads", 0.0) == (fault == "download" and one.failure is None)
     assert beside <= shared * IN_FLIGHT
+    hung = [one.failure for fault, one in found.episodes if fault == "hang"]
+    noticed = [
+        f"did not answer within {HUNG_S:g} s" in one.error for one in hung if one is not None
+    ]
+    assert sum(noticed) > len(hung) / 4 - 2, "the others died with a browser"
     for group in found.groups:
         alive = tuple(i for i, one in enumerate(group.trajectories) if one.failure is None)
         assert group.scored == alive

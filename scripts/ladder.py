@@ -34,6 +34,8 @@ ALONE = ("grpo", "gigpo")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TABLE = "oracle.jsonl"
 """What the env's expert does, for arms whose keys name it; beside the run's folder."""
+OTHERS = 1000
+"""Added to the seed of a second run, which so explores other tasks than its first."""
 Entry = dict[str, Any]
 
 
@@ -43,26 +45,57 @@ def recipe(task: str) -> Path:
 
 
 def run(task: str, arm: str, seed: int) -> Entry:
-    """Train once; what is kept of it."""
+    """Train once; what is kept of it. An arm with a `first` run before has its share of the tasks
+    explored by that, and goes on from its policy with what is left of tasks and budget."""
     python = ROOT / RULES["tasks"][task]["venv"] / "bin" / "python"
+    rules = RULES["arms"][arm]
     with tempfile.TemporaryDirectory() as folder:
         command = [str(python), "-m", "agentrl", "train", str(recipe(task))]
-        command += [f"run.folder={folder}", "run.name=run", f"run.seed={seed}"]
-        keys = RULES["arms"][arm]["keys"]
-        if any(TABLE in key for key in keys):
+        command += [f"run.folder={folder}", f"run.seed={seed}"]
+        if any(TABLE in key for key in rules["keys"]):
             script = str(ROOT / "scripts" / "oracle_table.py")
             told = [str(python), script, str(recipe(task)), "--out", TABLE]
             subprocess.run(told, cwd=folder, env=ENV, timeout=1200, check=True, capture_output=True)
-        done = subprocess.run(
-            command + keys,
-            cwd=folder,
-            env=ENV,
-            timeout=3600,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return {"task": task, "arm": arm, "seed": seed, **read(Path(folder) / "run", done)}
+        before: Entry | None = None
+        keys = rules["keys"]
+        if "first" in rules:
+            settings = yaml.safe_load(recipe(task).read_text())
+            tasks = settings["explore"]["tasks"]
+            half = round(rules["first"] * tasks)
+            first = [f"explore.tasks={half}", "run.steps=0", "run.name=first"]
+            before = read(Path(folder) / "first", call([*command, *first], folder))
+            if "error" in before:
+                return {"task": task, "arm": arm, "seed": seed, **before}
+            left = settings["run"]["env_steps"] - before["env_steps"]
+            keys = [*keys, f"explore.tasks={tasks - half}", f"run.env_steps={left}"]
+            keys += ["model=first/checkpoints/step-000000", f"run.seed={seed + OTHERS}"]
+        after = read(Path(folder) / "run", call([*command, "run.name=run", *keys], folder))
+    whole = after if before is None or "error" in after else joined(before, after)
+    return {"task": task, "arm": arm, "seed": seed, **whole}
+
+
+def call(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:
+    """One training run, with a deadline."""
+    return subprocess.run(
+        command, cwd=folder, env=ENV, timeout=3600, capture_output=True, text=True, check=False
+    )
+
+
+def joined(before: Entry, after: Entry) -> Entry:
+    """Two runs of which the second went on from the first, as one."""
+    spent = before["env_steps"]
+    first = before["first"]
+    if first is None and after["first"] is not None:
+        first = spent + after["first"]
+    explored = [r["explored"] for r in (before, after)]
+    both = {key: before[key] + after[key] for key in ("env_steps", "seconds", "cpu_seconds")}
+    return {
+        **after,
+        **both,
+        "first": first,
+        "explored": {key: sum(e[key] for e in explored) for key in explored[0]},
+        "curve": [*before["curve"], *([spent + at, success] for at, success in after["curve"])],
+    }
 
 
 def read(folder: Path, done: subprocess.CompletedProcess[str]) -> Entry:

@@ -65,3 +65,17 @@ def test_the_first_success_is_that_of_exploring_or_of_the_first_step_that_has_on
     assert first({"first_success": 7}, steps) == 7
     assert first({"first_success": None}, steps) == first(None, steps) == 20
     assert first(None, steps[:1]) is None
+
+
+def test_a_run_that_goes_on_from_another_is_counted_as_one() -> None:
+    explored = {"tasks": 20, "solved": 5, "env_steps": 900}
+    before = {"env_steps": 1000, "first": None, "seconds": 5.0, "cpu_seconds": 4.0}
+    before |= {"explored": explored, "curve": [[900, 0.1]], "successes": 10, "tokens": 0}
+    after = {"env_steps": 2000, "first": 70, "seconds": 7.0, "cpu_seconds": 6.0}
+    after |= {"explored": explored, "curve": [[950, 0.3], [2000, 0.6]], "successes": 60}
+    whole = SCRIPT["joined"](before, after | {"tokens": 50})
+    assert whole["curve"] == [[900, 0.1], [1950, 0.3], [3000, 0.6]]
+    assert whole["explored"] == {"tasks": 40, "solved": 10, "env_steps": 1800}
+    assert (whole["env_steps"], whole["first"], whole["successes"]) == (3000, 1070, 60)
+    assert (whole["seconds"], whole["cpu_seconds"], whole["tokens"]) == (12.0, 10.0, 50)
+    assert SCRIPT["joined"](before | {"first": 3}, after | {"tokens": 0})["first"] == 3

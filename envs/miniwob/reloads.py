@@ -37,6 +37,7 @@ RELOADED = frozenset(
         "use-autocomplete-nodelay",
         "use-colorwheel",
         "use-colorwheel-2",
+        "use-slider",
         "use-spinner",
     }
 )

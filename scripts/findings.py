@@ -248,8 +248,8 @@ Found = dict[str, object]
 SAID = {
     "Modes that RL amplifies": """\
 Success of one sample rises by far more than that of sixteen, as the paper found, and GRPO and PPO
-end above expert iteration. On seed 3 both turn to one style, from a third of the answers to three in
-four; on the others the shares stay mixed, and which style grows differs. Where one is amplified it
+end above expert iteration. On seed 3 both turn to one style, from a third of the answers to three
+in four; on the others shares stay mixed, and which style grows differs. Where one is amplified it
 is the solution's calculations, which succeeded somewhat more often from the start. Expert iteration
 moves towards the same style on every seed, and less far.""",
     "Budgets of tokens": """\
@@ -257,9 +257,9 @@ Told a large budget, HBPO samples fewer tokens than GRPO and succeeds more often
 found; with nothing said it samples about as many and succeeds less often. Paying for shortness
 alone saves half of the tokens there at hardly less success. The paper's ordering is half seen.""",
     "Progress as credit": """\
-At about equally many sampled tokens both forms of MRT end below GRPO on every seed, by less than the
-intervals; the paper's ordering is not seen in success. It is in regret for the scalar form, whose
-answers are right earlier on their way; the dense form's is not better than GRPO's.""",
+At about equally many sampled tokens both forms of MRT end below GRPO on every seed, by less than
+the intervals; the paper's ordering is not seen in success. It is in regret for the scalar form,
+whose answers are right earlier on their way; the dense form's is not better than GRPO's.""",
 }
 """Whether what the papers found is seen here, by table."""
 MODES = ("sft", "grpo", "ppo", "expert_iteration")

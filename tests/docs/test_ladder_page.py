@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -69,9 +70,9 @@ def test_the_first_success_is_that_of_exploring_or_of_the_first_step_that_has_on
 
 def test_a_run_that_goes_on_from_another_is_counted_as_one() -> None:
     explored = {"tasks": 20, "solved": 5, "env_steps": 900}
-    before = {"env_steps": 1000, "first": None, "seconds": 5.0, "cpu_seconds": 4.0}
+    before: dict[str, Any] = {"env_steps": 1000, "first": None, "seconds": 5.0, "cpu_seconds": 4.0}
     before |= {"explored": explored, "curve": [[900, 0.1]], "successes": 10, "tokens": 0}
-    after = {"env_steps": 2000, "first": 70, "seconds": 7.0, "cpu_seconds": 6.0}
+    after: dict[str, Any] = {"env_steps": 2000, "first": 70, "seconds": 7.0, "cpu_seconds": 6.0}
     after |= {"explored": explored, "curve": [[950, 0.3], [2000, 0.6]], "successes": 60}
     whole = SCRIPT["joined"](before, after | {"tokens": 50})
     assert whole["curve"] == [[900, 0.1], [1950, 0.3], [3000, 0.6]]

@@ -15,7 +15,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _heed_sigterm(terminations)
         args = parse(sys.argv[1:] if argv is None else argv)
         run: Callable[[argparse.Namespace], int] = args.run
-        return run(args)
+        with _losing_no_interrupt(terminations):
+            return run(args)
     except AgentRLError as error:
         if is_debugging:
             raise
@@ -87,6 +89,26 @@ def _heed_sigterm(terminations: list[int]) -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, end)
+
+
+@contextmanager
+def _losing_no_interrupt(terminations: Sequence[int]) -> Iterator[None]:
+    """Python drops what is raised while an object is finalised. An interrupt that was raised there
+    comes again."""
+    before = sys.unraisablehook
+
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            number = signal.SIGTERM if terminations else signal.SIGINT
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

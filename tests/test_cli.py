@@ -252,3 +252,41 @@ def test_ctrl_c_while_training_says_where_the_run_is(tmp_path: Path) -> None:
     said = f"interrupted: the run so far is in {tmp_path / 'cut'}; --resume auto goes on"
     assert err.splitlines()[-1].startswith(said)
     assert "Traceback" not in err
+
+
+LOSING = """
+import argparse, signal, sys, time, weakref
+from agentrl import cli
+
+class Held: ...
+
+def run(_):
+    held = Held()
+    number = signal.Signals(int(sys.argv[1]))
+    told = weakref.ref(held, lambda _: signal.raise_signal(number))
+    del held  # what the signal raises here, Python drops
+    time.sleep(20)
+    return 0
+
+cli.parse = lambda _: argparse.Namespace(run=run)
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_an_interrupt_that_comes_while_an_object_is_finalised_is_not_lost(
+    number: int, status: int, word: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOSING, str(int(number))],
+        capture_output=True,
+        text=True,
+        env=ENVIRON,
+        timeout=15,
+        check=False,
+        preexec_fn=heed_ctrl_c,
+    )
+    assert (done.returncode, done.stderr) == (status, f"{word}\n")

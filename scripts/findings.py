@@ -21,14 +21,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentrl.core.config import Config, load_config
 from agentrl.core.protocols import Completion, SamplingParams
 from agentrl.core.registry import register
 from agentrl.core.seeds import derive_seed
 from agentrl.core.styles import Styles
-from agentrl.core.types import Group, Image
+from agentrl.core.types import Group
 from agentrl.engines.transformers import Transformers
 from agentrl.envs.countdown.env import Countdown
 from agentrl.envs.countdown.game import after
@@ -126,18 +126,10 @@ class Counted(Transformers):
     sampled: int = 0
 
     async def generate(
-        self,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
-        *,
-        episode: int,
-        group: int,
-        images: Sequence[Image] | None = None,
+        self, prompt_ids: Sequence[int], params: SamplingParams, **told: Any
     ) -> Completion:
         """As it is sampled."""
-        found = await super().generate(
-            prompt_ids, params, episode=episode, group=group, images=images
-        )
+        found = await super().generate(prompt_ids, params, **told)
         self.sampled += len(found.ids)
         return found
 

@@ -35,7 +35,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TABLE = "oracle.jsonl"
 """What the env's expert does, for arms whose keys name it; beside the run's folder."""
 OTHERS = 1000
-"""Added to the seed of a second run, which so explores other tasks than its first."""
+"""Added to the seed of a second run, which so draws its tasks anew: few are those of its first."""
 Entry = dict[str, Any]
 
 

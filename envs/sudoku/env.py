@@ -167,13 +167,15 @@ class Sudoku(OneState[Saved]):
         if self.expert == "search":
             cell = grid.index(0)
             tried = now.undone.digit if now.undone is not None and now.undone.cell == cell else 0
-            untried = [d for d in fits[cell] if d > tried] or fits[cell] * (not now.placed)
+            untried = [d for d in fits[cell] if d > tried]
+            if not untried and not now.placed:  # somebody took back what was right: begin again
+                untried = fits[cell]
             return self._said(Placement(cell, untried[0])) if untried else "undo"
         solution = solve(grid, self.size)
         if solution is None:
             return "undo"
-        fewest = self.expert == "fewest"
-        cell = min(fits, key=lambda c: len(fits[c])) if fewest else grid.index(0)
+        is_in_order = self.expert == "in_order"
+        cell = grid.index(0) if is_in_order else min(fits, key=lambda c: len(fits[c]))
         return self._said(Placement(cell, solution[cell]))
 
     def check(self, goal: str) -> bool | None:

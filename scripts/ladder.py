@@ -30,10 +30,16 @@ KEPT = ROOT / "docs" / "ladder"
 PAGE = ROOT / "docs" / "ladder.md"
 STORY = KEPT / "notes.md"
 """What people wrote about it: changes of the rules, and what was seen."""
-ALONE = ("grpo", "gigpo")
+SINGLE = RULES["single"]
+"""Each way of exploring by itself, on some of the tasks."""
+ARMS = {**RULES["arms"], **SINGLE["arms"]}
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TABLE = "oracle.jsonl"
 """What the env's expert does, for arms whose keys name it; beside the run's folder."""
+HEAD = (
+    "| arm | solved | success | each seed | first success | area | k tokens | CPU s |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- |",
+)
 OTHERS = 1000
 """Added to the seed of a second run, which so draws its tasks anew: few are those of its first."""
 Entry = dict[str, Any]
@@ -48,7 +54,9 @@ def run(task: str, arm: str, seed: int) -> Entry:
     """Train once; what is kept of it. An arm with a `first` run before has its share of the tasks
     explored by that, and goes on from its policy with what is left of tasks and budget."""
     python = ROOT / RULES["tasks"][task]["venv"] / "bin" / "python"
-    rules = RULES["arms"][arm]
+    rules = ARMS[arm]
+    if "script" in rules:
+        return {"task": task, "arm": arm, "seed": seed, **by_script(python, rules, task, seed)}
     with tempfile.TemporaryDirectory() as folder:
         command = [str(python), "-m", "agentrl", "train", str(recipe(task))]
         command += [f"run.folder={folder}", f"run.seed={seed}"]
@@ -57,7 +65,7 @@ def run(task: str, arm: str, seed: int) -> Entry:
             told = [str(python), script, str(recipe(task)), "--out", TABLE]
             subprocess.run(told, cwd=folder, env=ENV, timeout=1200, check=True, capture_output=True)
         before: Entry | None = None
-        keys = rules["keys"]
+        keys = [*rules["keys"], *rules.get("tasks", {}).get(task, [])]
         if "first" in rules:
             settings = yaml.safe_load(recipe(task).read_text())
             tasks = settings["explore"]["tasks"]
@@ -79,6 +87,16 @@ def call(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env=ENV, timeout=3600, capture_output=True, text=True, check=False
     )
+
+
+def by_script(python: Path, rules: Entry, task: str, seed: int) -> Entry:
+    """What another script's last line says of its run, or why it ended."""
+    command = [str(python), str(ROOT / "scripts" / rules["script"]), str(recipe(task))]
+    done = call([*command, "--seed", str(seed)], str(ROOT))
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]}
+    entry: Entry = json.loads(done.stdout.splitlines()[-1])
+    return entry
 
 
 def joined(before: Entry, after: Entry) -> Entry:
@@ -166,7 +184,8 @@ def path_of(task: str, arm: str, seed: int) -> Path:
 
 def kept(task: str, arm: str) -> list[Entry]:
     """The finished runs of an arm on a task."""
-    paths = [path_of(task, arm, seed) for seed in RULES["seeds"]]
+    seeds = SINGLE["seeds"] if arm in SINGLE["arms"] else RULES["seeds"]
+    paths = [path_of(task, arm, seed) for seed in seeds]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
@@ -187,7 +206,7 @@ def row(task: str, arm: str, runs: Sequence[Entry]) -> str:
     tokens = statistics.median(r["tokens"] for r in whole) if whole else math.nan
     each = " / ".join(f"{share(r):.2f}" for r in runs)
     mean = statistics.fmean(map(share, runs))
-    title = RULES["arms"][arm]["title"]
+    title = ARMS[arm]["title"]
     return (
         f"| {title} | {solved} of {len(runs)} | **{mean:.2f}** | {each} | {' / '.join(seen)} | "
         f"{areas:.2f} | {tokens / 1000:.0f} | {cpu:.0f} |"
@@ -215,6 +234,7 @@ def page() -> str:
     ]
     for task, about in RULES["tasks"].items():
         text += section(task, about)
+    text += alone()
     story = [STORY.read_text().rstrip(), ""] if STORY.exists() else []
     return "\n".join([*text, *story])
 
@@ -255,8 +275,7 @@ def section(task: str, about: Entry) -> list[str]:
         "",
         f"`scripts/ladder/{task}.yaml`: {env}; {settings['run']['env_steps']:,} env steps.",
         "",
-        "| arm | solved | success | each seed | first success | area | k tokens | CPU s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *HEAD,
         *(row(task, arm, runs) for arm, runs in found),
         "",
         *([f"Ended early: {'; '.join(failed)}.", ""] if failed else []),
@@ -266,11 +285,45 @@ def section(task: str, about: Entry) -> list[str]:
     ]
 
 
+def alone() -> list[str]:
+    """The ways of exploring by themselves: what they may use, and a line for each on each task."""
+    arms, seeds = SINGLE["arms"], len(SINGLE["seeds"])
+    text = [
+        "## Each explorer by itself",
+        "",
+        f"On two tasks, {seeds} seeds: other ways to explore in place of the archive's, and TRL's",
+        "own `GRPOTrainer` ([scripts/ladder_trl.py](../scripts/ladder_trl.py)); model, optimiser,",
+        "budget and rules as above, each way with its defaults and bonuses paid by the turn. Above",
+        "them GRPO and the archive with the same seeds. Ways that need somebody's table, judge or",
+        "other tasks (subgoals, ELLM, Motif, hindsight) cannot stand alone here.",
+        "",
+        "| arm | what it may use beside the policy's own episodes |",
+        "| --- | --- |",
+        *(f"| {arm['title']} | {arm['may']} |" for arm in arms.values()),
+        "",
+    ]
+    for task in SINGLE["tasks"]:
+        text += [f"### {RULES['tasks'][task]['title']}", "", *HEAD]
+        for arm in ("grpo", "none", *arms):
+            runs = [r for r in kept(task, arm) if r["seed"] in SINGLE["seeds"]]
+            missing = f"| {ARMS[arm]['title']} | not run |" + " |" * 6
+            text.append(row(task, arm, runs) if runs else missing)
+        text.append("")
+    return text
+
+
+def is_due(task: str, arm: str, asked: Sequence[int], seed: int) -> bool:
+    """The arm is for this task, and for this seed unless that was asked for."""
+    if arm in SINGLE["arms"]:
+        return task in SINGLE["tasks"] and (seed in asked or seed in SINGLE["seeds"])
+    return task not in ARMS[arm].get("without", {})
+
+
 def main() -> None:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description="Regenerate docs/ladder.md.")
     parser.add_argument("--task", choices=RULES["tasks"], action="append", help="only this task")
-    parser.add_argument("--arm", choices=RULES["arms"], action="append", help="only this arm")
+    parser.add_argument("--arm", choices=ARMS, action="append", help="only this arm")
     parser.add_argument("--seed", type=int, action="append", help="only this seed")
     parser.add_argument("--again", action="store_true", help="run everything anew")
     parser.add_argument("--table", action="store_true", help="only write the page")
@@ -281,15 +334,13 @@ def main() -> None:
             sys.exit("docs/ladder.md is not what docs/ladder/*.json say: ladder.py --table")
         return
     KEPT.mkdir(parents=True, exist_ok=True)
-    wanted = itertools.product(
-        args.seed or RULES["seeds"], args.task or RULES["tasks"], args.arm or RULES["arms"]
-    )
+    wanted = itertools.product(args.seed or RULES["seeds"], args.task or RULES["tasks"], ARMS)
     for seed, task, arm in [] if args.table else wanted:
+        if arm not in (args.arm or ARMS) or not is_due(task, arm, args.seed or [], seed):
+            continue
         path, venv = path_of(task, arm, seed), RULES["tasks"][task]["venv"]
         if not (ROOT / venv).exists():
             print(f"NOT RUN: {task} needs {venv} (make ladder installs it)", flush=True)
-        elif task in RULES["arms"][arm].get("without", {}):
-            continue
         elif args.again or not path.exists():
             print(f"=== {task} {arm} seed {seed}", flush=True)
             path.write_text(json.dumps(run(task, arm, seed), indent=1) + "\n")

@@ -14,6 +14,7 @@ from agentrl.core.config import load_config
 
 ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "scripts" / "ladder.yaml").read_text())
+SINGLE = RULES["single"]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "ladder.py"))
 
 
@@ -23,16 +24,48 @@ def test_the_page_is_generated_from_the_kept_runs() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("task", RULES["tasks"])
-@pytest.mark.parametrize("arm", RULES["arms"])
+WANTED = [
+    *((task, arm, rules) for task in RULES["tasks"] for arm, rules in RULES["arms"].items()),
+    *((task, arm, rules) for task in SINGLE["tasks"] for arm, rules in SINGLE["arms"].items()),
+]
+
+
+@pytest.mark.parametrize(
+    ("task", "arm", "rules"), WANTED, ids=[f"{task}-{arm}" for task, arm, _ in WANTED]
+)
 def test_every_arm_of_a_task_is_a_config_with_one_budget_and_100_test_tasks(
-    task: str, arm: str
+    task: str, arm: str, rules: dict[str, Any]
 ) -> None:
     path = ROOT / "scripts" / "ladder" / f"{task}.yaml"
-    config = load_config(path, RULES["arms"][arm]["keys"])
+    config = load_config(path, [*rules["keys"], *rules.get("tasks", {}).get(task, [])])
     assert config.run.env_steps == yaml.safe_load(path.read_text())["run"]["env_steps"]
     assert config.eval.final_tasks == 100
     assert config.eval.final_split == "test"
+
+
+def test_a_single_explorer_is_an_arm_of_its_own_tasks_and_seeds_alone() -> None:
+    due = SCRIPT["is_due"]
+    assert not set(SINGLE["arms"]) & set(RULES["arms"])
+    assert due("doorkey", "e3b", [], 1)
+    assert due("doorkey", "e3b", [0], 0)
+    assert not due("doorkey", "e3b", [], 5)
+    assert not due("unlock", "e3b", [], 1)
+    assert due("doorkey", "none", [], 5)
+    assert not due("doorkey", "oracle", [], 1)
+
+
+def test_what_another_script_says_last_is_the_run_and_its_last_complaint_the_error(
+    tmp_path: Path,
+) -> None:
+    told = tmp_path / "told.py"
+    told.write_text("print('noise'); print('{\"successes\": 7}')")
+    assert SCRIPT["by_script"](Path(sys.executable), {"script": told}, "doorkey", 1) == {
+        "successes": 7
+    }
+    told.write_text("raise ValueError('too short')")
+    assert SCRIPT["by_script"](Path(sys.executable), {"script": told}, "doorkey", 1) == {
+        "error": ["ValueError: too short"]
+    }
 
 
 def test_kept_runs_are_named_after_what_they_say_and_kept_their_budget() -> None:

@@ -49,12 +49,12 @@ def skip_without_data(env: Env) -> None:
         pytest.skip(str(error))
 
 
-IN_A_BROWSER = {"miniwob", "webapps"}
-"""Environments whose own tests check them, beside a Chromium."""
+ON_A_SCREEN = {"androidworld", "miniwob", "webapps"}
+"""Environments whose own tests check them, beside a Chromium or what else they need."""
 PLAYED = [
     name
     for name in registry.names("env")
-    if not issubclass(registry.find("env", name), Elsewhere) and name not in IN_A_BROWSER
+    if not issubclass(registry.find("env", name), Elsewhere) and name not in ON_A_SCREEN
 ]
 
 

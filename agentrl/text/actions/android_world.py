@@ -3,7 +3,9 @@
 Keys and values are those of its `json_action.py`; coordinates are pixels of the screen, and an
 index is an element's id. `input_text` types in place of what the element holds and, unlike
 AndroidWorld's own controller, presses no Enter; `status` says `Done` or `Infeasible`, `open_app`
-opens `app:NAME`. What stands before the last `Action:` (agents give a reason) is passed over.
+opens `app:NAME`. Its `swipe` to the left moves the finger to the right, and the other way round, as
+its controller does (up and down are the finger's own): here as there. What stands before the last
+`Action:` (agents give a reason) is passed over.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ from agentrl.text.gui import (
 )
 
 APP = "app:"
+MIRRORED: Mapping[str, str] = {"left": "right", "right": "left"}
+"""Where the finger goes in a `swipe`, if not where it says."""
 MARK = "Action:"
 PLACE = ("index", "x", "y")
 KEYS: Mapping[str, tuple[str, ...]] = {
@@ -124,7 +128,8 @@ class AndroidWorldJson(GuiFormat):
             case Scroll(direction, target, 500):
                 return {"action_type": "scroll", "direction": direction, **self._place(target)}
             case Swipe(direction, target, 500):
-                return {"action_type": "swipe", "direction": direction, **self._place(target)}
+                finger = MIRRORED.get(direction, direction)
+                return {"action_type": "swipe", "direction": finger, **self._place(target)}
         return _told(action)
 
     def _place(self, target: Target | None) -> dict[str, Json]:
@@ -183,6 +188,10 @@ def _status(value: Mapping[str, Json]) -> GuiAction:
     return Done() if status == "complete" else Infeasible()
 
 
+def _finger(said: Json | None) -> Direction:
+    return cast("Direction", MIRRORED.get(said, said) if isinstance(said, str) else said)
+
+
 def _somewhere(target: Target | None) -> Target:
     if target is None:
         raise MalformedError("expected an index, or x and y, got neither")
@@ -196,7 +205,7 @@ MAKES: Mapping[str, Callable[[Mapping[str, Json], Target | None], GuiAction]] = 
     "input_text": _typed,
     "keyboard_enter": lambda *_: Press("Enter"),
     "scroll": lambda value, target: Scroll(cast("Direction", value.get("direction")), target),
-    "swipe": lambda value, target: Swipe(cast("Direction", value.get("direction")), target),
+    "swipe": lambda value, target: Swipe(_finger(value.get("direction")), target),
     "navigate_back": lambda *_: Back(),
     "navigate_home": lambda *_: Home(),
     "open_app": lambda value, _: Goto(APP + _text(value, "app_name")),

@@ -1,0 +1,1 @@
+"""Tasks on an Android emulator (`env.py`; the other modules are its parts)."""

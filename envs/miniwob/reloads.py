@@ -38,6 +38,7 @@ RELOADED = frozenset(
         "use-colorwheel",
         "use-colorwheel-2",
         "use-slider",
+        "use-slider-2",
         "use-spinner",
     }
 )

@@ -25,7 +25,8 @@ def test_kept_runs_are_named_after_what_they_say() -> None:
         run = json.loads(path.read_text())
         assert path.stem == f"{run['format']}-{run['seed']}"
         for when in ("sft", "grpo"):
-            passes = [float(run[when]["pass_at_k"][str(k)]) for k in (2, 4, 8, 16)]
+            passes = list(run[when]["pass_at_k"].values())
+            assert len(passes) > 2
             assert passes == sorted(passes)
 
 

@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters test-envs test-envs-all test-browser test-browser-all results ladder bench docs reliability wheel clean
+.PHONY: help quickstart quickstart-ci install fmt check test test-all test-distributed test-distributed-all test-vllm test-adapters test-envs test-envs-all test-browser test-browser-all test-browsergym test-desktop results ladder bench docs reliability wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -58,7 +58,7 @@ test: $(INSTALLED)  ## the tests that need nothing special, two and a half minut
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)  ## the slow ones as well
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not vllm and not browser and not distributed and not java and not adapters" --timeout=600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not vllm and not browser and not distributed and not java and not adapters and not browsergym and not desktop" --timeout=600 $(PYTEST_ARGS)
 
 test-distributed: $(VENV)/.installed-deepspeed  ## every training backend on two processes (CPU)
 	$(BIN)/python -m pytest -m "distributed and not slow" $(PYTEST_ARGS)
@@ -86,6 +86,15 @@ test-browser: $(INSTALLED)  ## environments in a real Chromium (.venv-gui; as ro
 
 test-browser-all: $(INSTALLED)  ## the slow ones as well: thousands of faults, every task of MiniWoB++
 	@$(IN_A_BROWSER) -m browser --timeout=7200 $(PYTEST_ARGS)
+
+test-browsergym: $(INSTALLED)  ## BrowserGym's tasks in a real Chromium, from an environment of their own (.venv-browsergym, 0.4 GB)
+	.ci/install-gui || [ $$? = 77 ]
+	.ci/install-browsergym
+	$(BIN)/python -m pytest -m "browsergym and not slow" -rs --must-run=browsergym --durations=10 $(PYTEST_ARGS)
+
+test-desktop: $(INSTALLED)  ## the application on an X desktop (as root Xvfb, xdotool and tkinter are installed)
+	@.ci/install-desktop || { [ $$? = 77 ] && echo "SKIPPED: tests on a desktop" && exit 0; exit 1; } && \
+	$(BIN)/python -m pytest -m "desktop and not slow" -rs --must-run=desktop --durations=10 $(PYTEST_ARGS)
 
 test-envs: $(INSTALLED)  ## environments with their packages: reasoning-gym, bfcl, TextWorld, ScienceWorld (java), from .venv-envs (0.4 GB)
 	.ci/install-envs
@@ -120,7 +129,7 @@ docs: $(INSTALLED)  ## write the generated pages that need no training: docs/env
 
 reliability: export OMP_NUM_THREADS := 1
 reliability: $(INSTALLED)  ## regenerate docs/reliability.md: inject every fault and measure (3 minutes)
-	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java and not adapters" --timeout=600 --record-faults=docs/reliability/faults.json
+	$(BIN)/python -m pytest -m "not gpu and not vllm and not browser and not distributed and not java and not adapters and not browsergym and not desktop" --timeout=600 --record-faults=docs/reliability/faults.json
 	$(BIN)/python scripts/reliability.py
 
 wheel: $(INSTALLED)  ## build sdist and wheel into dist/ and try the wheel in an environment of its own

@@ -58,6 +58,7 @@ CASES = {
         "layout=desktop asks=impossible",
     ),
     "miniwob": ("task=click-button", "task=click-tab-2", "task=login-user observe=axtree"),
+    "browsergym": ("id=miniwob.click-button", "id=miniwob.click-button slow_mo_ms=0 delay_s=0.05"),
     "gymnasium": ("id=FrozenLake-v1", "id=Taxi-v4", "id=Taxi-v4 show=ansi"),
     "textworld": (
         *("game=coin", "game=coin prose=plain", "game=treasure", "game=cooking"),
@@ -243,7 +244,10 @@ def versions() -> dict[str, str]:
     """Of whatever may have been played."""
     found = {"python": platform.python_version()}
     games = ("textworld", "scienceworld")
-    packages = ("agentrl", "minigrid", "gymnasium", "miniwob", "reasoning-gym", *games)
+    packages = (
+        *("agentrl", "minigrid", "gymnasium", "miniwob", "browsergym-core", "reasoning-gym"),
+        *games,
+    )
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -49,7 +49,7 @@ def skip_without_data(env: Env) -> None:
         pytest.skip(str(error))
 
 
-ON_A_SCREEN = {"androidworld", "miniwob", "webapps"}
+ON_A_SCREEN = {"androidworld", "browsergym", "desktop", "miniwob", "webapps"}
 """Environments whose own tests check them, beside a Chromium or what else they need."""
 PLAYED = [
     name

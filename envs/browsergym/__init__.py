@@ -1,0 +1,1 @@
+"""BrowserGym's tasks (`env.py`; the other modules are its parts)."""

@@ -3,12 +3,14 @@
 A small world repeats itself under other seeds, so seeds alone do not keep splits apart. An env that
 begins from a seed says what each seed begins with (`Beginning`); `Starts` walks the seeds once for
 all splits and keeps each distinct start, and `Tasks` is the lazy sequence that `Env.tasks` returns.
+Where nobody here knows what a seed begins with, `Seeded` keeps at least the seeds apart.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, overload
 
@@ -84,11 +86,15 @@ def split_of(start: str) -> Split:
     return "dev" if quarter == 0 else "test" if quarter == 1 else "train"
 
 
-class Tasks(Sequence[Task]):
-    """A split's tasks, each found when first asked for; ids are `name/split/number`."""
+class Numbered(Sequence[Task], ABC):
+    """A split's tasks, each made when it is asked for."""
 
-    def __init__(self, name: str, split: Split, length: int, starts: Starts) -> None:
-        self._name, self._split, self._length, self._starts = name, split, length, starts
+    def __init__(self, split: Split, length: int) -> None:
+        self._split, self._length = split, length
+
+    @abstractmethod
+    def made(self, number: int) -> Task:
+        """The task with this number (from 0)."""
 
     def __len__(self) -> int:
         return self._length
@@ -100,11 +106,45 @@ class Tasks(Sequence[Task]):
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._length))]
-        at = range(self._length)[index]
-        seed, beginning = self._starts.find(self._split, at)
+        return self.made(range(self._length)[index])
+
+
+class Tasks(Numbered):
+    """A split's tasks, each found when first asked for; ids are `name/split/number`."""
+
+    def __init__(self, name: str, split: Split, length: int, starts: Starts) -> None:
+        super().__init__(split, length)
+        self._name, self._starts = name, starts
+
+    def made(self, number: int) -> Task:
+        """The task that begins with the split's start of this number."""
+        seed, beginning = self._starts.find(self._split, number)
         return Task(
-            id=f"{self._name}/{self._split}/{at:06d}",
+            id=f"{self._name}/{self._split}/{number:06d}",
             seed=seed,
             instruction=beginning.instruction,
             data=beginning.data,
         )
+
+
+SEEDS: Mapping[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}
+"""Of every four seeds, those of each split."""
+
+
+class Seeded(Numbered):
+    """Tasks of an env whose starts only somebody else knows: names in turns, and seeds that no
+    other split has. `data` holds the name as `key`, ids begin with `before`."""
+
+    def __init__(
+        self, names: Sequence[str], split: Split, length: int, *, key: str, before: str = ""
+    ) -> None:
+        super().__init__(split, length)
+        self._names, self._key, self._before = names, key, before
+
+    def made(self, number: int) -> Task:
+        """The name whose turn it is, with the split's next seed for it."""
+        rounds, name = number // len(self._names), self._names[number % len(self._names)]
+        mine = SEEDS[self._split]
+        seed = 4 * (rounds // len(mine)) + mine[rounds % len(mine)]
+        ident = f"{self._before}{name}/{self._split}/{rounds:06d}"
+        return Task(id=ident, seed=seed, data={self._key: name})

@@ -31,14 +31,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, cast, overload
+from typing import Annotated, ClassVar, Literal, cast
 
 from annotated_types import Ge, Gt, Le
 
 from agentrl.core.errors import ConfigError, DataError, DeadlineError, did_you_mean
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
-from agentrl.core.starts import digest
+from agentrl.core.starts import Numbered, digest
 from agentrl.core.types import Action, Image, Json, Observation, Split, Spot, Step, Task
 from agentrl.envs.androidworld.device import (
     Claim,
@@ -337,25 +337,17 @@ class AndroidWorld(Env):
         return [shrunk(kinds[a], self.picture_width) for a in self._aspects if a in kinds]
 
 
-class Instances(Sequence[Task]):
-    """A split's tasks: names in turns, each with the seed that AndroidWorld gives the instance."""
+class Instances(Numbered):
+    """Names in turns, each with the seed that AndroidWorld gives the instance."""
 
     def __init__(self, names: Sequence[str], split: Split, each: int) -> None:
-        self._names, self._split, self._each = names, split, each
+        super().__init__(split, each * len(names))
+        self._names = names
 
-    def __len__(self) -> int:
-        return self._each * len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = range(len(self))[index]
-        number, name = at // len(self._names), self._names[at % len(self._names)]
-        unique = f"{SEEDS[self._split]}_{name}_{number}"
+    def made(self, number: int) -> Task:
+        """The name whose turn it is, its next instance."""
+        instance, name = number // len(self._names), self._names[number % len(self._names)]
+        unique = f"{SEEDS[self._split]}_{name}_{instance}"
         seed = int(hashlib.sha256(unique.encode()).hexdigest(), 16) % 2**32
-        ident = f"androidworld/{name}/{self._split}/{number:04d}"
+        ident = f"androidworld/{name}/{self._split}/{instance:04d}"
         return Task(id=ident, seed=seed, data={"task": name})

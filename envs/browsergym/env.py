@@ -22,14 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
 from agentrl.core.errors import ConfigError, DataError
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
-from agentrl.core.starts import digest
+from agentrl.core.starts import Seeded, digest
 from agentrl.core.types import Action, Image, Json, Observation, Split, Step, Task
 from agentrl.envs.browsergym.gym import Session, end_playwright, full_id, known, take_browser
 from agentrl.text import gui
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 Shown = Literal["axtree", "html", "screenshot", "marks"]
-SEEDS: Mapping[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}
-"""Which seeds are a split's, modulo 4."""
 REPEATED = ("InlineTextBox",)
 """Roles that newer browsers than BrowserGym's list, and that say their parent's text again."""
 CLICKED = re.compile(r"^\s*\[(\w+)\] (button|link|checkbox|radio|option|tab|menuitem) ", re.M)
@@ -109,7 +107,7 @@ class BrowserGym(Env):
         for ident in self._ids:
             known(ident)
         lengths = {"train": self.train_tasks, "dev": self.dev_tasks, "test": self.test_tasks}
-        return Seeds(self._ids, split, lengths[split])
+        return Seeded(self._ids, split, lengths[split], key="id")
 
     def reset(self, task: Task) -> Observation:
         """Begin the task with its seed, in a browser of its own (BrowserGym starts one each)."""
@@ -246,26 +244,3 @@ class BrowserGym(Env):
         out = io.BytesIO()
         Picture.fromarray(pixels).save(out, "PNG")
         return Image(out.getvalue())
-
-
-class Seeds(Sequence[Task]):
-    """A split's tasks: ids in turns, seeds that no other split has."""
-
-    def __init__(self, ids: Sequence[str], split: Split, length: int) -> None:
-        self._ids, self._split, self._length = ids, split, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._length))]
-        at = range(self._length)[index]
-        rounds, ident = at // len(self._ids), self._ids[at % len(self._ids)]
-        mine = SEEDS[self._split]
-        seed = 4 * (rounds // len(mine)) + mine[rounds % len(mine)]
-        return Task(id=f"{ident}/{self._split}/{rounds:06d}", seed=seed, data={"id": ident})

@@ -20,14 +20,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, overload
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
 from agentrl.core.errors import ConfigError, did_you_mean
 from agentrl.core.protocols import Env, RunsIn
 from agentrl.core.registry import register
-from agentrl.core.starts import digest
+from agentrl.core.starts import Seeded, digest
 from agentrl.core.types import Action, Observation, Split, Spot, Step, Task
 from agentrl.envs.browser.observe import (
     Aspect,
@@ -63,8 +63,6 @@ VIEWPORT = Screen(332, 214)
 """For tasks that look different in a viewport without a margin."""
 GIVEN_UP = -1.0
 """What saying `done` too early is worth, or `infeasible`: as much as the time running out."""
-SEEDS: Mapping[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}
-"""Which seeds are a split's, modulo 4."""
 
 
 @register("env", "miniwob")
@@ -131,7 +129,7 @@ class MiniWob(Env):
                     f"({len(known)} are in {pages() / 'miniwob'})"
                 )
         lengths = {"train": self.train_tasks, "dev": self.dev_tasks, "test": self.test_tasks}
-        return Seeds(self._names, split, lengths[split])
+        return Seeded(self._names, split, lengths[split], key="task", before="miniwob/")
 
     async def reset(self, task: Task) -> Observation:
         """Begin the task that the seed generates. Raises `BrowserError`."""
@@ -297,26 +295,3 @@ class MiniWob(Env):
                 is_bare = aspect == "screenshot"
                 images.append(taken if is_bare else marked(taken, view.elements, SCREEN))
         return Observation("\n".join(filter(None, lines)), images=tuple(images))
-
-
-class Seeds(Sequence[Task]):
-    """A split's tasks: names in turns, seeds that no other split has."""
-
-    def __init__(self, names: Sequence[str], split: Split, length: int) -> None:
-        self._names, self._split, self._length = names, split, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._length))]
-        at = range(self._length)[index]
-        rounds, name = at // len(self._names), self._names[at % len(self._names)]
-        mine = SEEDS[self._split]
-        seed = 4 * (rounds // len(mine)) + mine[rounds % len(mine)]
-        return Task(id=f"miniwob/{name}/{self._split}/{rounds:06d}", seed=seed, data={"task": name})

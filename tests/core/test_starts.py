@@ -3,7 +3,7 @@
 import pytest
 
 from agentrl.core.errors import ConfigError
-from agentrl.core.starts import PATIENCE, Beginning, Starts, Tasks, digest, split_of
+from agentrl.core.starts import PATIENCE, Beginning, Seeded, Starts, Tasks, digest, split_of
 from agentrl.core.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -50,3 +50,13 @@ def test_a_world_that_has_no_more_starts_says_how_many_it_has() -> None:
     ):
         Tasks("w", "test", 50, starts)[49]
     assert starts.walked > PATIENCE
+
+
+def test_where_only_seeds_are_known_splits_share_none_and_names_take_turns() -> None:
+    found = {split: Seeded(("a", "b"), split, 40, key="id", before="w/") for split in SPLITS}
+    seeds = [{task.seed for task in tasks} for tasks in found.values()]
+    assert len(set.union(*seeds)) == sum(map(len, seeds)) == 60
+    assert len({task.id for tasks in found.values() for task in tasks}) == 120
+    first = [(task.data["id"], task.seed) for task in found["train"][:6]]
+    assert first == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 4), ("b", 4)]
+    assert found["test"][3].id == "w/b/test/000001"

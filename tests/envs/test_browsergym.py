@@ -13,7 +13,7 @@ import pytest
 
 from agentrl.core.errors import ConfigError, MissingExtraError
 from agentrl.envs.browser.chromium import find_chromium
-from agentrl.envs.browsergym.env import BrowserGym, Seeds
+from agentrl.envs.browsergym.env import BrowserGym
 
 ROOT = Path(__file__).parents[2]
 INSIDE = ROOT / "tests" / "support" / "browsergym_inside" / "play.py"
@@ -50,18 +50,6 @@ def inside(*arguments: str) -> Any:
 def test_without_the_package_the_error_names_the_extra() -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'agentrl\[browsergym\]'"):
         BrowserGym().tasks("train")
-
-
-def test_splits_share_no_seed_and_ids_take_turns() -> None:
-    ids = ("browsergym/miniwob.click-test", "browsergym/miniwob.enter-text")
-    found = {split: list(Seeds(ids, split, 40)) for split in ("train", "dev", "test")}
-    seeds = {split: {task.seed for task in tasks} for split, tasks in found.items()}
-    assert not seeds["train"] & seeds["dev"]
-    assert not seeds["train"] & seeds["test"]
-    assert not seeds["dev"] & seeds["test"]
-    assert [task.data["id"] for task in found["test"][:3]] == [ids[0], ids[1], ids[0]]
-    assert found["test"][3].id == "browsergym/miniwob.enter-text/test/000001"
-    assert len({task.id for tasks in found.values() for task in tasks}) == 120
 
 
 def test_settings_name_an_id_and_an_aspect_at_least() -> None:

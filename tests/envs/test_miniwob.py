@@ -17,7 +17,7 @@ from agentrl.core.config import load_alone
 from agentrl.core.errors import ConfigError, MissingExtraError
 from agentrl.core.types import Image, Task
 from agentrl.envs.miniwob import pages
-from agentrl.envs.miniwob.env import MiniWob, Seeds
+from agentrl.envs.miniwob.env import MiniWob
 from agentrl.envs.miniwob.oracles import ORACLES
 from agentrl.envs.miniwob.reloads import RELOADED, WIDE
 from agentrl.evaluate.check_env import Status, check_env
@@ -92,18 +92,6 @@ async def differences(
         told += [seed] if (keys, texts) != up[seed][:2] else []
         seen += [seed] if pictures != up[seed][2] else []
     return told, seen
-
-
-def test_splits_share_no_seed_and_tasks_come_in_turns() -> None:
-    seeds = {
-        split: {task.seed for task in Seeds(("a", "b"), split, 100)}
-        for split in ("train", "dev", "test")
-    }
-    assert not seeds["train"] & seeds["dev"]
-    assert not seeds["train"] & seeds["test"]
-    assert not seeds["dev"] & seeds["test"]
-    first = [(task.data["task"], task.seed) for task in Seeds(("a", "b"), "train", 6)]
-    assert first == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 4), ("b", 4)]
 
 
 def test_pages_are_found_where_the_package_really_is(

@@ -3,6 +3,7 @@
     python scripts/game24_curves.py                     # every search, then the page
     python scripts/game24_curves.py --only dfs bfs      # these anew
     python scripts/game24_curves.py --model FOLDER      # a small model leads, too
+    python scripts/game24_curves.py --held-out FILE     # these puzzles, not to be learned from
     python scripts/game24_curves.py --page              # only write the page
 
 The game is that of Intelligent Go-Explore (Lu et al. 2024, arXiv 2405.15143): an operation is a
@@ -183,7 +184,8 @@ def write_page() -> None:
         lines += [
             "",
             "The model that leads has learned the expert's steps on other puzzles "
-            "(`scripts/game24-proposer.yaml`, none of these hundred) and is asked for actions "
+            "(`scripts/game24-proposer.yaml`; none of these hundred: `env.puzzles` holds them out) "
+            "and is asked for actions "
             "only: `explore={name: intelligent_go_explore, proposer: {name: checkpoint, style: "
             "act}, chooses_state: false, keeps: false}`. The published search asks GPT-4 for all "
             "three choices.",
@@ -240,8 +242,13 @@ def main() -> None:
     parser.add_argument("--puzzles", type=Path, default=PUZZLES)
     parser.add_argument("--only", nargs="*", choices=list(SEARCHES), default=list(SEARCHES))
     parser.add_argument("--model", help="folder of a model that leads a search")
+    parser.add_argument("--held-out", type=Path, help="write the hundred, for env.puzzles, and end")
     parser.add_argument("--page", action="store_true", help="only write the page")
     given = parser.parse_args()
+    if given.held_out:
+        puzzles = json.loads(given.puzzles.read_text())["puzzles"][900:1000]
+        given.held_out.write_text(json.dumps({"test": puzzles}) + "\n")
+        return
     if not given.page:
         puzzles = json.loads(given.puzzles.read_text())["puzzles"][900:1000]
         if given.model:

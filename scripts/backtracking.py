@@ -49,14 +49,15 @@ SAID = {
         "one answer. GRPO raises one attempt of either by far more than sixteen."
     ),
     "sudoku": (
-        "No difference, before or after GRPO, at equal compute (both cost the same): the paper's "
-        "gain from taking back is not seen. A random player that takes any digit that fits solves "
-        ".44, so neither format has learned the puzzle: SFT's dev loss still fell at its last "
-        "step, and twelve steps of GRPO moved nothing; what is compared is two unfinished "
-        "policies. The recipe was changed after a seed that counts: at first a refused digit ended "
-        "the episode, and seed 1 solved .09 cell by cell (.12 after GRPO) and .06 with taking back "
-        "(.09). Since a refusal costs a turn only, a seed that does not count had 3 of 120 cell by "
-        "cell and 46 of 120 with taking back after SFT, which the three seeds here do not repeat."
+        "No difference, before or after GRPO, at equal compute (both cost the same): the "
+        "paper's gain from taking back is not seen. A random player that takes any digit that "
+        "fits solves .44, so neither format has learned the puzzle: SFT's dev loss still fell "
+        "at its last step (up to nine beyond 350, as the warm start then did), and twelve steps"
+        " of GRPO moved nothing; what is compared is two unfinished policies. The recipe was "
+        "changed after a seed that counts: at first a refused digit ended the episode, and seed"
+        " 1 solved .09 cell by cell (.12 after GRPO) and .06 with taking back (.09). Since a "
+        "refusal costs a turn only, a seed that does not count had 3 of 120 cell by cell and 46"
+        " of 120 with taking back after SFT, which the three seeds here do not repeat."
     ),
 }
 """Puzzle -> whether what the paper found is seen here."""

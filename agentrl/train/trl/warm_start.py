@@ -105,7 +105,7 @@ def sft(
             loss = float(kwargs["metrics"]["eval_loss"])
             watch.note(state.global_step, loss)
             say(f"sft step {state.global_step}: dev loss {loss:.4f}")
-            control.should_training_stop = watch.is_stopped
+            control.should_training_stop |= watch.is_stopped  # max_steps may have set it
 
     with tempfile.TemporaryDirectory() as scratch, _unpatched(policy.module):
         trainer = SFTTrainer(

@@ -71,6 +71,15 @@ def test_it_stops_by_itself_and_keeps_the_best_weights() -> None:
     assert mean_nll(policy.module, dev) == pytest.approx(losses[result.best_step], abs=1e-5)
 
 
+def test_it_ends_at_its_last_step_inside_an_epoch_too() -> None:
+    policy = tiny_policy()
+    rows = demos(policy)
+    settings = Sft(lr=1e-2, batch_rows=1, max_steps=3, eval_every=3)
+    result = sft(policy, rows, rows, settings, seed=0)
+    assert [step for step, _ in result.dev_losses] == [0, 3]
+    assert (result.steps, result.is_exhausted) == (3, True)
+
+
 def test_weights_that_training_makes_worse_stay_as_they_were() -> None:
     policy = tiny_policy()
     before = weights(policy.module)

@@ -8,6 +8,7 @@ followed by the events that the browser would send. `Goto`, `Home`, `Answer`, `D
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -27,7 +28,8 @@ STEPS = 10
 """Moves that a drag or a swipe is made of, a frame apart."""
 FRAME_S = 0.016
 REST_S = 0.1
-"""How long a finger rests before it is lifted: a page that is flung would swallow the next tap."""
+"""How long a finger rests before it is lifted: a page that is flung would swallow the next tap.
+Both are told to the browser as the times of the events, and not waited for."""
 SIGNS: Mapping[str, tuple[int, int]] = {
     "up": (0, -1),
     "down": (0, 1),
@@ -144,7 +146,10 @@ class Hands:
 
     async def _hold(self, spot: Place) -> None:
         if self.touch:
-            await self._finger([spot], PRESS_S)
+            await self._touch("touchStart", spot, at=time.time())
+            await asyncio.sleep(PRESS_S)
+            await self._touch("touchEnd", at=time.time())
+            await self._settle()
             return
         mouse = self.lease.page.mouse
         await self._do(mouse.move(spot.x, spot.y))
@@ -154,7 +159,7 @@ class Hands:
 
     async def _drag(self, start: Place, end: Place) -> None:
         if self.touch:
-            await self._finger(_between(start, end), FRAME_S)
+            await self._finger(_between(start, end))
             return
         mouse = self.lease.page.mouse
         await self._do(mouse.move(start.x, start.y))
@@ -162,19 +167,25 @@ class Hands:
         await self._do(mouse.move(end.x, end.y, steps=STEPS))
         await self._do(mouse.up())
 
-    async def _finger(self, path: list[Place], pause_s: float) -> None:
+    async def _finger(self, path: Sequence[Place]) -> None:
         """Put a finger down at the first spot, move it along, and lift it at the last."""
-        session = await self.lease.devtools()
+        await self.lease.devtools()  # opened once, before many ask for it
         kinds = ["touchStart"] + ["touchMove"] * (len(path) - 1)
-        for kind, spot in zip(kinds, path, strict=True):
-            points = [{"x": spot.x, "y": spot.y}]
-            event = {"type": kind, "touchPoints": points}
-            await self._do(session.send("Input.dispatchTouchEvent", event))
-            await asyncio.sleep(pause_s)
-        await asyncio.sleep(REST_S if len(path) > 1 else 0)
-        event = {"type": "touchEnd", "touchPoints": []}
-        await self._do(session.send("Input.dispatchTouchEvent", event))
+        lifted = time.time()
+        began = lifted - REST_S - FRAME_S * len(path)
+        moves = (
+            self._touch(kind, spot, at=began + FRAME_S * step)
+            for step, (kind, spot) in enumerate(zip(kinds, path, strict=True))
+        )
+        await asyncio.gather(*moves, self._touch("touchEnd", at=lifted))
         await self._settle()
+
+    async def _touch(self, kind: str, *spots: Place, at: float) -> None:
+        """One event of a finger, at a time of the clock on the wall."""
+        points = [{"x": spot.x, "y": spot.y} for spot in spots]
+        event = {"type": kind, "touchPoints": points, "timestamp": at}
+        session = await self.lease.devtools()
+        await self._do(session.send("Input.dispatchTouchEvent", event))
 
     async def _swipe(self, start: Place, direction: str, amount: int) -> None:
         if not self.touch:
@@ -184,7 +195,7 @@ class Hands:
             _within(start.x + x * amount * self.screen.width / gui.FULL, self.screen.width),
             _within(start.y + y * amount * self.screen.height / gui.FULL, self.screen.height),
         )
-        await self._finger(_between(start, end), FRAME_S)
+        await self._finger(_between(start, end))
 
     async def _scroll(self, action: gui.Scroll) -> None:
         spot = await self._spot(action.target)
@@ -196,7 +207,7 @@ class Hands:
                 _within(spot.x - right, self.screen.width),
                 _within(spot.y - down, self.screen.height),
             )
-            await self._finger(_between(spot, end), FRAME_S)
+            await self._finger(_between(spot, end))
             return
         await self._do(self.lease.page.mouse.move(spot.x, spot.y))
         await self._do(self.lease.page.mouse.wheel(right, down))

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 RULES = yaml.safe_load((ROOT / "scripts" / "ladder.yaml").read_text())
 KEPT = ROOT / "docs" / "ladder"
 PAGE = ROOT / "docs" / "ladder.md"
+PICTURE = ROOT / "docs" / "ladder.svg"
 STORY = KEPT / "notes.md"
 """What people wrote about it: changes of the rules, and what was seen."""
 SINGLE = RULES["single"]
@@ -40,6 +41,10 @@ HEAD = (
     "| arm | solved | success | each seed | first success | area | k tokens | CPU s |",
     "| --- | --- | --- | --- | --- | --- | --- | --- |",
 )
+COLOURS = dict(zip(RULES["arms"], ("#888", "#c33", "#26a", "#2a4", "#e90", "#93c"), strict=True))
+"""What an arm's curves are drawn in."""
+COLUMNS, PANEL_WIDTH, PANEL_HEIGHT = 2, 350, 170
+"""The picture is a grid of tasks."""
 OTHERS = 1000
 """Added to the seed of a second run, which so draws its tasks anew: few are those of its first."""
 Entry = dict[str, Any]
@@ -177,6 +182,12 @@ def area(entry: Entry, budget: int) -> float:
     return float(sum(success * (end - at) for (at, success), end in spans)) / budget
 
 
+def at_steps(entry: Entry, budget: int, count: int) -> list[float]:
+    """What the last evaluation had said at each of `count` points of the budget, its ends too."""
+    grid = [budget * k / (count - 1) for k in range(count)]
+    return [next((s for at, s in reversed(entry["curve"]) if at <= here), 0.0) for here in grid]
+
+
 def path_of(task: str, arm: str, seed: int) -> Path:
     """Where a run's JSON lies."""
     return KEPT / f"{task}-{arm}-{seed}.json"
@@ -231,6 +242,11 @@ def page() -> str:
         *(f"| {arm['title']} | {arm['may']} |" for arm in RULES["arms"].values()),
         "",
         *summary(),
+        "Success on dev tasks over the env steps of a run, exploring included (thin: a seed;",
+        "thick: their mean; 0 before the first evaluation):",
+        "",
+        f"![success over env steps]({PICTURE.name})",
+        "",
     ]
     for task, about in RULES["tasks"].items():
         text += section(task, about)
@@ -253,6 +269,60 @@ def summary() -> list[str]:
             cells.append(f"{hits} of {len(runs)}" if runs else missing)
         rows.append(f"| {tasks[task]['title']} | {' | '.join(cells)} |")
     return ["Runs that solved their task:", "", head, "| --- " * (len(arms) + 1) + "|", *rows, ""]
+
+
+def picture() -> str:
+    """Curves of every task with runs, as SVG."""
+    drawn = [task for task in RULES["tasks"] if any(kept(task, arm) for arm in RULES["arms"])]
+    rows = math.ceil(len(drawn) / COLUMNS)
+    width, height = COLUMNS * PANEL_WIDTH + 10, rows * PANEL_HEIGHT + 26
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="10" fill="#333">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for number, task in enumerate(drawn):
+        x, y = number % COLUMNS * PANEL_WIDTH, number // COLUMNS * PANEL_HEIGHT
+        parts += [f'<g transform="translate({x} {y})">', *panel(task), "</g>"]
+    x = 10.0
+    for arm, colour in COLOURS.items():
+        title = RULES["arms"][arm]["title"].removesuffix(", then GRPO")
+        parts.append(f'<path d="M{x} {height - 10}h14" stroke="{colour}" stroke-width="2.5"/>')
+        parts.append(f'<text x="{x + 18}" y="{height - 6}">{title}</text>')
+        x += 34 + 5.1 * len(title)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def panel(task: str) -> list[str]:
+    """A task's curves: a thin line for a seed, a thick one for their mean."""
+    left, right, top, bottom = 34, PANEL_WIDTH - 8, 22, PANEL_HEIGHT - 26
+    budget = yaml.safe_load(recipe(task).read_text())["run"]["env_steps"]
+    parts = [
+        f'<text x="{left}" y="14" font-size="12">{RULES["tasks"][task]["title"]}</text>',
+        f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{budget:,} env steps</text>',
+    ]
+    for share in (0, 0.5, RULES["solved"], 1):
+        y = bottom - share * (bottom - top)
+        dashed = ' stroke-dasharray="4 3"' if share == RULES["solved"] else ""
+        parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="#ccc"{dashed}/>')
+        parts.append(f'<text x="{left - 5}" y="{y + 3:.1f}" text-anchor="end">{share}</text>')
+
+    def line(shares: Sequence[float], stroke: str) -> str:
+        step = (right - left) / (len(shares) - 1)
+        points = (
+            f"{left + k * step:.1f} {bottom - share * (bottom - top):.1f}"
+            for k, share in enumerate(shares)
+        )
+        return f'<path d="M{"L".join(points)}" fill="none" {stroke}/>'
+
+    for arm, colour in COLOURS.items():
+        runs = [at_steps(r, budget, 101) for r in kept(task, arm) if "error" not in r]
+        stroke = f'stroke="{colour}" stroke-width="0.7" opacity="0.5"'
+        parts += [line(run, stroke) for run in runs]
+        if runs:
+            mean = [statistics.fmean(column) for column in zip(*runs, strict=True)]
+            parts.append(line(mean, f'stroke="{colour}" stroke-width="2"'))
+    return parts
 
 
 def section(task: str, about: Entry) -> list[str]:
@@ -330,7 +400,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only compare the page with the JSON")
     args = parser.parse_args()
     if args.check:
-        if PAGE.read_text() != page():
+        if PAGE.read_text() != page() or PICTURE.read_text() != picture():
             sys.exit("docs/ladder.md is not what docs/ladder/*.json say: ladder.py --table")
         return
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -345,6 +415,7 @@ def main() -> None:
             print(f"=== {task} {arm} seed {seed}", flush=True)
             path.write_text(json.dumps(run(task, arm, seed), indent=1) + "\n")
     PAGE.write_text(page())
+    PICTURE.write_text(picture())
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

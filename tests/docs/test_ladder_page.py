@@ -68,6 +68,12 @@ def test_what_another_script_says_last_is_the_run_and_its_last_complaint_the_err
     }
 
 
+def test_a_curve_holds_what_the_last_evaluation_said_and_0_before_the_first() -> None:
+    run = {"curve": [[40, 0.5], [80, 1.0]]}
+    assert SCRIPT["at_steps"](run, 100, 6) == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
+    assert SCRIPT["area"](run, 100) == pytest.approx(0.4)
+
+
 def test_kept_runs_are_named_after_what_they_say_and_kept_their_budget() -> None:
     for path in sorted((ROOT / "docs" / "ladder").glob("*.json")):
         run = json.loads(path.read_text())

@@ -37,6 +37,10 @@ class ArchiveExplorer:
     shortcuts: bool = False
     """Go to a cell by the fewest actions that were seen, if those that led there were more: what
     lies behind it comes within the episode's limit. For envs without chance."""
+    tidy: bool = False
+    """Play the way to a success without each of its actions, and with neighbours in the order of
+    their texts, and keep what succeeds (`explore/tidying.py`): no detours, and demonstrations of
+    several tasks agree. Counts as `budget` does; for envs without chance."""
     lessons: Annotated[int, Ge(0)] = 0
     """Demonstrations of a solved task that are played by a plan of all that was seen of it: the
     first from its start, the others from cells beside that way (`explore/plans.py`). 0 plays the

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
 from agentrl.core.errors import DeadlineError, EnvError
 from agentrl.core.exploring import Choices, Found
-from agentrl.core.graph import Added, Cell, StateGraph, Visit
+from agentrl.core.graph import Added, Cell, StateGraph, Trail, Visit
 from agentrl.core.types import Action
 from agentrl.explore.ground import DivergedError, Ground, Landed
 from agentrl.explore.hindsight import reached
 from agentrl.explore.nearest import Nearest
 from agentrl.explore.plans import Model
+from agentrl.explore.tidying import tidied
 
 if TYPE_CHECKING:
     from agentrl.explore.explorer import ArchiveExplorer
@@ -41,6 +42,7 @@ class Visits:
         self.others: list[Found] = []
         """Other tasks that were solved on the way (hindsight)."""
         self.near: Nearest | None = None
+        self._tidy: tuple[Action, ...] = ()
         self._failure: str | None = None
         self._here = ""
         self._opened: set[str] = set()
@@ -60,13 +62,14 @@ class Visits:
                 if cell is None:
                     break
                 await self._visit(graph, cell)
+            await self._tidied(graph)
             self.others = await self._reached(graph)
         except (EnvError, DeadlineError) as error:
             logger.warning("explore: task %s failed: %s", self.ground.task.id, error)
             self._failure = str(error)
         return Found(
             task=self.ground.task,
-            ways=() if self.graph is None else ways_to_success(self.graph),
+            ways=() if self.graph is None else self._ways(self.graph),
             steps=self.ground.steps - sum(other.steps for other in self.others),
             first=self.first,
             cells=0 if self.graph is None else len(self.graph),
@@ -82,6 +85,34 @@ class Visits:
             return []
         cells = [cell for cell in self.open if cell.depth and self.ground.holds(cell)]
         return await reached(self.ground, graph, cells, self.how.hindsight, self.rng)
+
+    async def _tidied(self, graph: StateGraph) -> None:
+        """A success is known: try to reach it without detours."""
+
+        async def plays(actions: tuple[Action, ...]) -> bool:
+            fits = self.ground.steps + len(actions) <= self.how.budget
+            return fits and await self._walk(graph, actions)
+
+        if self.how.tidy and self.first is not None:
+            self._tidy = await tidied(ways_to_success(graph)[0], plays)
+
+    async def _walk(self, graph: StateGraph, actions: Sequence[Action]) -> bool:
+        """Whether these actions lead from the start to a success; all of them must be legal."""
+        cell, score = graph.start, graph.start.score
+        trail = await self.ground.back_to(cell)
+        for number, action in enumerate(actions, 1):
+            if action not in await self.ground.legal_actions():
+                return False
+            added, landed = await self._take(graph, cell, action, trail, score)
+            cell, trail, score = added.cell, added.way, added.score
+            if landed.is_terminal:
+                return landed.is_success and number == len(actions)
+        return False
+
+    def _ways(self, graph: StateGraph) -> tuple[tuple[Action, ...], ...]:
+        """Ways to a success, the best one first."""
+        known = ways_to_success(graph)
+        return tuple(dict.fromkeys((self._tidy, *known))) if self._tidy else known
 
     async def pick(self, cells: list[Cell], graph: StateGraph) -> Cell | None:
         """The cell that is returned to; None ends the task."""
@@ -139,19 +170,7 @@ class Visits:
                 last = await self.act(cell, legal, last)
             if last is None:
                 break
-            landed = await self.ground.take(last)
-            added = graph.add(
-                cell,
-                last,
-                landed.key,
-                reward=landed.reward,
-                trail=trail,
-                score=score,
-                is_terminal=landed.is_terminal,
-                is_success=landed.is_success,
-            )
-            self._learn(graph, cell, last, landed)
-            self._note(cell, added, landed.text)
+            added, landed = await self._take(graph, cell, last, trail, score)
             cell, trail, score = added.cell, added.way, added.score
             self.longest = max(self.longest, trail.length)
             is_new, is_success = is_new or added.is_new, landed.is_success
@@ -170,6 +189,30 @@ class Visits:
         graph.visits.append(
             Visit(self.ground.steps, source.key, cell.key, len(graph), frontier, is_success)
         )
+
+    async def _take(
+        self,
+        graph: StateGraph,
+        cell: Cell,
+        action: Action,
+        trail: Trail | None,
+        score: float,
+    ) -> tuple[Added, Landed]:
+        """Act, and note where that led."""
+        landed = await self.ground.take(action)
+        added = graph.add(
+            cell,
+            action,
+            landed.key,
+            reward=landed.reward,
+            trail=trail,
+            score=score,
+            is_terminal=landed.is_terminal,
+            is_success=landed.is_success,
+        )
+        self._learn(graph, cell, action, landed)
+        self._note(cell, added, landed.text)
+        return added, landed
 
     def _shortcut(self, graph: StateGraph, cell: Cell) -> list[tuple[Cell, Action]]:
         """Known actions to a cell that was only reached by a longer way, from the last cell on the

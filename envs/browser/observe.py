@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -98,7 +98,7 @@ class View:
     height: int
 
     @classmethod
-    def of(cls, found: dict[str, object]) -> View:
+    def of(cls, found: Mapping[str, object]) -> View:
         """A view from what `__agentrl.view` returned."""
         elements = found["elements"]
         assert isinstance(elements, list)
@@ -141,8 +141,7 @@ async def install(page_lease: PageLease) -> None:
 async def view(page_lease: PageLease, skip: str = "") -> View:
     """The page's elements in the order of the document, but for what the CSS selector `skip`
     matches. Raises `BrowserError`."""
-    found = page_lease.page.evaluate("skip => __agentrl.view(skip)", skip)
-    return View.of(await page_lease.call(found, "looking at the page"))
+    return View.of(await page_lease.read("__agentrl.view", skip, "looking at the page"))
 
 
 async def screenshot(page_lease: PageLease, screen: Screen) -> Image:

@@ -8,6 +8,7 @@ browser) breaks the lease: from then on every call raises at once.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections import Counter
 from collections.abc import Awaitable, Iterable
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agentrl.core.errors import DeadlineError, EnvError
+from agentrl.core.types import Json
 
 if TYPE_CHECKING:
     from playwright.async_api import (
@@ -183,6 +185,14 @@ class PageLease:
             if self.is_broken:
                 raise self._error(what) from error
             raise BrowserError(f"browser: {what} failed: {error}") from error
+
+    async def read(self, function: str, argument: object, what: str) -> dict[str, Json]:
+        """The object that a function of the page returns. It comes as JSON text: Playwright's own
+        way takes two or three times as long for a list of elements. Raises `BrowserError`."""
+        script = f"argument => JSON.stringify(({function})(argument))"
+        text = await self.call(self.page.evaluate(script, argument), what)
+        found: dict[str, Json] = json.loads(text)
+        return found
 
     async def devtools(self) -> CDPSession:
         """The page's own line to the browser, past Playwright. Raises `BrowserError`."""

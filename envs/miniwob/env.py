@@ -139,8 +139,7 @@ class MiniWob(Env):
         page_lease.begin()
         # what lies under the pointer looks different, or does when it is noticed
         await page_lease.call(page_lease.page.mouse.move(0, 0), "the pointer")
-        began = page_lease.page.evaluate("seed => __wob.begin(seed)", str(task.seed))
-        found = await page_lease.call(began, f"the start of {self._name}")
+        found = await page_lease.read("__wob.begin", str(task.seed), f"the start of {self._name}")
         return await self._shown(page_lease, found)
 
     async def _page(self, name: str) -> PageLease:
@@ -190,10 +189,9 @@ class MiniWob(Env):
             complaint, ms = f"not possible: {error}", self.step_ms
         if page_lease.counts["navigations"]:
             return self._ended(page_lease, 0.0)
-        passed = page_lease.page.evaluate("ms => __wob.pass(ms)", ms)
-        found = await page_lease.call(passed, "looking at the page")
+        found = await page_lease.read("__wob.pass", ms, "looking at the page")
         if found["isOver"]:
-            return self._ended(page_lease, float(found["reward"]), is_invalid=bool(complaint))
+            return self._ended(page_lease, float(str(found["reward"])), is_invalid=bool(complaint))
         observation = await self._shown(page_lease, found, complaint)
         truncated = self._steps >= self.cap
         info: dict[str, object] = {"invalid_action": bool(complaint), "spots": self._spots}

@@ -63,6 +63,7 @@ LOOK = """skip => {
   __agentrl.forget();
   return {state: __app.getState(), view: __agentrl.view(skip)};
 }"""
+TAKE_STATE = "state => __app.setState(JSON.parse(state))"
 WITH_MENUS = (("mail", "list"), ("files", "folder"))
 
 
@@ -275,9 +276,9 @@ class WebApps(Env):
         page_lease = await self._page()
         if page_lease.counts["navigations"]:
             page_lease.counts["navigations"] = 0
-            await self._evaluate("state => __app.setState(state)", json.loads(now.state))
-        found = cast("dict[str, dict[str, object]]", await self._evaluate(LOOK, SKIPPED))
-        self._view = View.of(found["view"])
+            await self._evaluate(TAKE_STATE, now.state)
+        found = await page_lease.read(LOOK, SKIPPED, "the applications")
+        self._view = View.of(cast("Mapping[str, object]", found["view"]))
         self._now = now._replace(state=json.dumps(found["state"], sort_keys=True))
 
     async def _judged(self, now: Saved, act: gui.GuiAction, complaint: str) -> Step:
@@ -330,7 +331,7 @@ class WebApps(Env):
         if snapshot is not None:
             page_lease = await self._page()
             page_lease.begin()
-            await self._evaluate("state => __app.setState(state)", json.loads(snapshot.state))
+            await self._evaluate(TAKE_STATE, snapshot.state)
             await self._look(snapshot)
 
     def state_key(self) -> str:

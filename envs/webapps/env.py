@@ -54,7 +54,7 @@ from agentrl.envs.webapps.solve import advise, is_more
 from agentrl.envs.webapps.tasks import APPS, AppName, Asked, Wanted, in_hindsight, starts
 from agentrl.text import gui
 
-PAGES = Path(__file__).resolve().parent / "pages"
+INDEX = Path(__file__).resolve().parent / "pages" / "index.html"
 SCREENS: Mapping[Layout, Screen] = {"desktop": Screen(1024, 640), "phone": Screen(390, 844)}
 APP = "app:"
 SKIPPED = ".system"
@@ -221,11 +221,10 @@ class WebApps(Env):
         if kept is None:
             size = (self._screen.width, self._screen.height)
             is_phone = self.layout == "phone"
-            kept = await lease(self.browser, viewport=size, touch=is_phone, roots=(PAGES,))
+            kept = await lease(self.browser, viewport=size, touch=is_phone, roots=(INDEX.parent,))
             self._lease = kept
             await install(kept)
-            url = (PAGES / "index.html").as_uri()
-            await kept.call(kept.page.goto(url), "opening the applications")
+            await kept.call(kept.page.goto(INDEX.as_uri()), "opening the applications")
         return kept
 
     async def step(self, action: Action) -> Step:

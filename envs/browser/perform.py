@@ -146,9 +146,9 @@ class Hands:
 
     async def _hold(self, spot: Place) -> None:
         if self.touch:
-            await self._touch("touchStart", spot, at=time.time())
+            await self._touch("touchStart", time.time(), spot)
             await asyncio.sleep(PRESS_S)
-            await self._touch("touchEnd", at=time.time())
+            await self._touch("touchEnd", time.time())
             await self._settle()
             return
         mouse = self.lease.page.mouse
@@ -170,17 +170,14 @@ class Hands:
     async def _finger(self, path: Sequence[Place]) -> None:
         """Put a finger down at the first spot, move it along, and lift it at the last."""
         await self.lease.devtools()  # opened once, before many ask for it
-        kinds = ["touchStart"] + ["touchMove"] * (len(path) - 1)
         lifted = time.time()
-        began = lifted - REST_S - FRAME_S * len(path)
-        moves = (
-            self._touch(kind, spot, at=began + FRAME_S * step)
-            for step, (kind, spot) in enumerate(zip(kinds, path, strict=True))
-        )
-        await asyncio.gather(*moves, self._touch("touchEnd", at=lifted))
+        times = [lifted - REST_S - FRAME_S * step for step in range(len(path), 0, -1)]
+        kinds = ["touchStart"] + ["touchMove"] * (len(path) - 1)
+        moves = map(self._touch, kinds, times, path)
+        await asyncio.gather(*moves, self._touch("touchEnd", lifted))
         await self._settle()
 
-    async def _touch(self, kind: str, *spots: Place, at: float) -> None:
+    async def _touch(self, kind: str, at: float, *spots: Place) -> None:
         """One event of a finger, at a time of the clock on the wall."""
         points = [{"x": spot.x, "y": spot.y} for spot in spots]
         event = {"type": kind, "touchPoints": points, "timestamp": at}

@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from random import Random
 from typing import cast
 
@@ -13,7 +12,7 @@ import pytest
 from agentrl.core.errors import ConfigError
 from agentrl.core.types import Split
 from agentrl.envs.webapps import calendar, files, settings, shop
-from agentrl.envs.webapps.env import PAGES, WebApps
+from agentrl.envs.webapps.env import INDEX, WebApps
 from agentrl.envs.webapps.errands import (
     Change,
     Data,
@@ -201,14 +200,16 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 def test_pages_and_tasks_agree_on_names() -> None:
     def listed(page: str, name: str) -> list[str]:
-        found = re.search(rf"const {name} = \[(.*?)\];", (PAGES / page).read_text(), re.DOTALL)
+        found = re.search(
+            rf"const {name} = \[(.*?)\];", (INDEX.parent / page).read_text(), re.DOTALL
+        )
         assert found is not None
         return re.findall(r'"([^"]+)"', found[1])
 
     assert listed("calendar.js", "DAYS") == list(calendar.DAYS)
     assert listed("files.js", "FOLDERS") == list(files.FOLDERS)
-    assert f"const SHOWN = {shop.SHOWN};" in (PAGES / "shop.js").read_text()
-    text = (PAGES / "settings.js").read_text()
+    assert f"const SHOWN = {shop.SHOWN};" in (INDEX.parent / "shop.js").read_text()
+    text = (INDEX.parent / "settings.js").read_text()
     for page, names in settings.PAGES.items():
         assert f"{page}: {json.dumps(names)}," in text
     for name, choices in settings.CHOICES.items():
@@ -216,7 +217,7 @@ def test_pages_and_tasks_agree_on_names() -> None:
 
 
 def test_the_pages_ask_nobody_for_anything() -> None:
-    for page in sorted(Path(PAGES).iterdir()):
+    for page in sorted(INDEX.parent.iterdir()):
         text = page.read_text()
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), page.name
         assert not re.search(r"\b(fetch|XMLHttpRequest|import|localStorage|Date)\b", text), (

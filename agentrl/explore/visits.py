@@ -90,8 +90,12 @@ class Visits:
         """A success is known: try to reach it without detours."""
 
         async def plays(actions: tuple[Action, ...]) -> bool:
-            fits = self.ground.steps + len(actions) <= self.how.budget
-            return fits and await self._walk(graph, actions)
+            if self.ground.steps + len(actions) > self.how.budget:
+                return False
+            try:
+                return await self._walk(graph, actions)
+            except DivergedError:  # counted; the start itself is another one now
+                return False
 
         if self.how.tidy and self.first is not None:
             self._tidy = await tidied(ways_to_success(graph)[0], plays)

@@ -187,8 +187,8 @@ class PageLease:
             raise BrowserError(f"browser: {what} failed: {error}") from error
 
     async def read(self, function: str, argument: object, what: str) -> dict[str, Json]:
-        """The object that a function of the page returns. It comes as JSON text: Playwright's own
-        way takes two or three times as long for a list of elements. Raises `BrowserError`."""
+        """The object that a function of the page returns. It comes as JSON text, which for a list
+        of elements is quicker than Playwright's own way. Raises `BrowserError`."""
         script = f"argument => JSON.stringify(({function})(argument))"
         return dict(json.loads(await self.call(self.page.evaluate(script, argument), what)))
 

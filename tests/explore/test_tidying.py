@@ -91,6 +91,24 @@ def test_a_plan_goes_the_tidy_way(tmp_path: Path) -> None:
         assert (one.plan[""], one.plan["age"], one.plan["age name"]) == ("age", "name", "submit")
 
 
+def test_a_start_that_is_another_one_by_then_is_counted_and_the_way_is_kept(tmp_path: Path) -> None:
+    class Moved(Form):
+        is_won = False
+
+        def step(self, action: Action) -> Step:
+            step = super().step(action)
+            self.is_won = self.is_won or bool(step.info.get("success"))
+            return step
+
+        def state_key(self) -> str:
+            return f"{super().state_key()} {self.is_won}"
+
+    [one] = found(GoExplore(budget=300, tidy=True), Moved(), tmp_path, FORMS[:1])
+    assert one.failure is None
+    assert one.diverged > 0
+    assert one.ways[0][-1] == "submit"
+
+
 @pytest.mark.parametrize("budget", [40, 60, 80])
 def test_tries_keep_the_budget_of_the_task(tmp_path: Path, budget: int) -> None:
     for one in found(GoExplore(budget=budget, tidy=True), Lock(length=4), tmp_path):
